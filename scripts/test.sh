@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs the tests: scripts/test.sh [PYTEST ARGUMENT...]
+#
+# Without arguments, everything that needs neither a GPU nor much time. The rest:
+# scripts/test.sh -m slow, scripts/test.sh -m gpu. Paths are relative to the repository.
+set -euo pipefail
+
+# shellcheck source=scripts/venv.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/venv.sh"
+tfamp_environment test
+cd -- "$tfamp_root"
+exec "$tfamp_python" -m pytest "$@"
