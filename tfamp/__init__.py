@@ -1,0 +1,29 @@
+"""tfamp: a mixed-precision training lab for TensorFlow and Keras 3.
+
+The names below import TensorFlow when they are first used, not before, so that
+`--helpshort` and the report need none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LossScaleOptimizer": "tfamp.precision.loss_scale",
+    "PrecisionTelemetry": "tfamp.training.telemetry",
+}
+
+__all__ = ["LossScaleOptimizer", "PrecisionTelemetry", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tfamp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

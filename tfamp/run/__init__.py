@@ -1,0 +1,1 @@
+"""How a run is described and recorded: config, flags, rows, the run directory."""

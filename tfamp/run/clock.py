@@ -1,0 +1,89 @@
+"""The step clock: windows of steps, without tracing, compiling, evaluation and pauses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of training between two marks.
+
+    Attributes:
+        steps: How many steps it holds.
+        seconds: Its wall time.
+    """
+
+    steps: int
+    seconds: float
+
+    @property
+    def step_ms(self) -> float:
+        """Mean milliseconds a step."""
+        return 1e3 * self.seconds / self.steps
+
+
+class StepClock:
+    """Times windows of steps; the caller waits for the device before each mark.
+
+    A step by itself cannot be timed without waiting for the device after it, which would
+    slow it down; so the unit is the window, and the statistics weigh each window by its steps.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._start: tuple[int, float] | None = None
+        self.windows: list[Window] = []
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a window is open."""
+        return self._start is not None
+
+    def start(self, step: int) -> None:
+        """Opens a window after step number `step`."""
+        self._start = (step, self._now())
+
+    def pause(self) -> None:
+        """Drops the open window, if any: what runs now is no training step."""
+        self._start = None
+
+    def mark(self, step: int) -> Window | None:
+        """Closes the window after step number `step` and opens the next.
+
+        Returns:
+            The closed window; None if none was open or it holds no step.
+        """
+        now = self._now()
+        window = None
+        if self._start is not None and step > self._start[0]:
+            window = Window(step - self._start[0], now - self._start[1])
+            self.windows.append(window)
+        self._start = (step, now)
+        return window
+
+    def summary(self) -> dict[str, float | int] | None:
+        """Median and 95th percentile of the step time in ms, over `n` timed steps.
+
+        Returns:
+            `{"median": ms, "p95": ms, "n": steps}`; None if nothing was timed.
+        """
+        if not self.windows:
+            return None
+        return {
+            "median": self._quantile(0.5),
+            "p95": self._quantile(0.95),
+            "n": sum(window.steps for window in self.windows),
+        }
+
+    def _quantile(self, share: float) -> float:
+        ordered = sorted(self.windows, key=lambda window: window.step_ms)
+        needed = share * sum(window.steps for window in ordered)
+        seen = 0
+        for window in ordered:
+            seen += window.steps
+            if seen >= needed:
+                return window.step_ms
+        return ordered[-1].step_ms

@@ -1,0 +1,258 @@
+"""One frozen `Config` describes a run; every rule about its values is here.
+
+Nothing below the command line takes a flag: the flags become a `Config`, and what a
+part needs it is given as values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from tfamp.run.errors import InputError, unknown_name
+
+POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
+FLOAT16_POLICIES = ("mixed_float16", "float16")
+LOOPS = ("fit", "custom")
+OPTIMIZERS = ("sgd", "adamw")
+LR_SCHEDULES = ("constant", "cosine")
+AUGMENTATIONS = ("none", "flip_crop", "randaugment", "mixup_cutmix")
+LOSS_SCALE_MODES = ("dynamic", "none")
+
+# The flags that shape a dynamic float16 loss scale and mean nothing elsewhere.
+DYNAMIC_SCALE_FLAGS = (
+    "initial_loss_scale",
+    "loss_scale_growth_steps",
+    "loss_scale_growth_factor",
+    "loss_scale_backoff_factor",
+    "min_loss_scale",
+    "max_loss_scale",
+    "max_skipped_in_a_row",
+)
+
+# Learning rate and decoupled weight decay where the user gives none. SGD: He et al. 2016
+# (arXiv 1512.03385, section 4.2). AdamW: Touvron et al. 2021 (arXiv 2012.12877, table 9).
+_DEFAULT_LEARNING_RATE = {"sgd": 0.1, "adamw": 1e-3}
+_DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run does; the flags' names, resolved values.
+
+    A value that the user may leave to tfamp is None until `resolve` fills it in:
+    `optimizer` (adamw for ViTs, sgd elsewhere), `learning_rate`, `weight_decay`,
+    `run_name`. `jit_compile` None is decided when the devices are known.
+    """
+
+    policy: str = "float32"
+    tf32: bool = True
+    float32_layers: tuple[str, ...] = ()
+    model: str = "resnet20"
+    dataset: str = "fashion_mnist_mini"
+    data_dir: str | None = None
+    image_size: int | None = None
+    num_classes: int | None = None
+    num_examples: int | None = None
+    augment: str = "none"
+    loop: str = "fit"
+    epochs: int = 5
+    steps_per_epoch: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    deterministic: bool = False
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    lr_schedule: str = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float | None = None
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+    clip_global_norm: float | None = None
+    ema_momentum: float | None = None
+    accumulation_steps: int = 1
+    loss_scale: str = "dynamic"
+    initial_loss_scale: float = 2.0**15
+    loss_scale_growth_steps: int = 2000
+    loss_scale_growth_factor: float = 2.0
+    loss_scale_backoff_factor: float = 0.5
+    min_loss_scale: float = 2.0**-14
+    max_loss_scale: float = 2.0**24
+    max_skipped_in_a_row: int | None = None
+    jit_compile: bool | None = None
+    steps_per_execution: int = 1
+    profile_steps: tuple[int, int] | None = None
+    logdir: str = "runs"
+    run_name: str | None = None
+    log_every: int = 10
+    overwrite: bool = False
+
+    @property
+    def static_loss_scale(self) -> float | None:
+        """The fixed loss scale, or None where it is dynamic or off."""
+        return None if self.loss_scale in LOSS_SCALE_MODES else float(self.loss_scale)
+
+    @property
+    def is_user_model(self) -> bool:
+        """Whether the model comes from a file of the user's, `path/to/file.py:function`."""
+        return ":" in self.model
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON types, for config.json."""
+        return dataclasses.asdict(self)
+
+
+def resolve(config: Config, given: frozenset[str] = frozenset()) -> Config:
+    """Checks a config and fills in what the user left open.
+
+    Args:
+        config: The values as they came.
+        given: The names that the user set himself; a float16 loss-scale flag that
+            is set where nothing is scaled is an error, its default is not.
+
+    Returns:
+        A config with `optimizer`, `learning_rate`, `weight_decay` and `run_name` set.
+
+    Raises:
+        InputError: A value is not allowed, or two values contradict each other.
+    """
+    _check_choices(config)
+    _check_ranges(config)
+    _check_loss_scale(config, given)
+    optimizer = config.optimizer or ("adamw" if config.model.startswith("vit_") else "sgd")
+    if optimizer == "adamw" and "momentum" in given:
+        raise InputError("--momentum was set, but --optimizer=adamw has none. Unset --momentum.")
+    return dataclasses.replace(
+        config,
+        optimizer=optimizer,
+        learning_rate=_first(config.learning_rate, _DEFAULT_LEARNING_RATE[optimizer]),
+        weight_decay=_first(config.weight_decay, _DEFAULT_WEIGHT_DECAY[optimizer]),
+        run_name=config.run_name or default_run_name(config),
+    )
+
+
+def default_run_name(config: Config) -> str:
+    """Names a run after its model, dataset, policy, loop and seed."""
+    parts = (config.model, config.dataset, config.policy, config.loop, f"seed{config.seed}")
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part).strip("_") for part in parts)
+
+
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _check_choices(config: Config) -> None:
+    choices = (
+        ("policy", "policy", POLICIES),
+        ("loop", "loop", LOOPS),
+        ("augment", "augmentation", AUGMENTATIONS),
+        ("lr_schedule", "learning-rate schedule", LR_SCHEDULES),
+    )
+    for field, kind, allowed in choices:
+        if getattr(config, field) not in allowed:
+            raise unknown_name(kind, getattr(config, field), allowed, f"--{field}")
+    if config.optimizer is not None and config.optimizer not in OPTIMIZERS:
+        raise unknown_name("optimizer", config.optimizer, OPTIMIZERS, "--optimizer")
+
+
+def _check_ranges(config: Config) -> None:
+    at_least_one = (
+        "image_size num_classes num_examples epochs steps_per_epoch batch_size "
+        "accumulation_steps loss_scale_growth_steps max_skipped_in_a_row "
+        "steps_per_execution log_every"
+    )
+    for name in at_least_one.split():
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name}={value}: it must be 1 or more.")
+    if config.num_classes == 1:
+        raise InputError("--num_classes=1: a classifier needs 2 classes or more.")
+    for name in ("warmup_steps", "seed"):
+        if getattr(config, name) < 0:
+            raise InputError(f"--{name}={getattr(config, name)}: it must be 0 or more.")
+    _check_interval(config, "learning_rate", low=0.0, low_open=True)
+    _check_interval(config, "weight_decay", low=0.0)
+    _check_interval(config, "momentum", low=0.0, high=1.0)
+    _check_interval(config, "label_smoothing", low=0.0, high=1.0)
+    _check_interval(config, "clip_global_norm", low=0.0, low_open=True)
+    _check_interval(config, "ema_momentum", low=0.0, high=1.0)
+    if config.run_name is not None and (
+        config.run_name in (".", "..") or "/" in config.run_name or not config.run_name.strip()
+    ):
+        raise InputError(f"--run_name={config.run_name!r}: give one folder name without '/'.")
+    if config.profile_steps is not None:
+        first, last = config.profile_steps
+        if not 1 <= first <= last:
+            raise InputError(
+                f"--profile_steps={first},{last}: give the first and the last step to trace, "
+                "counted from 1, such as --profile_steps=20,25."
+            )
+    for pattern in config.float32_layers:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise InputError(
+                f"--float32_layers: {pattern!r} is no regular expression ({error})."
+            ) from error
+
+
+def _check_interval(
+    config: Config, name: str, low: float, high: float | None = None, low_open: bool = False
+) -> None:
+    value = getattr(config, name)
+    if value is None:
+        return
+    too_low = value <= low if low_open else value < low
+    if too_low or not math.isfinite(value) or (high is not None and value >= high):
+        bound = f"above {low:g}" if low_open else f"{low:g} or more"
+        bound += "" if high is None else f" and below {high:g}"
+        raise InputError(f"--{name}={value:g}: it must be {bound}.")
+
+
+def _check_loss_scale(config: Config, given: frozenset[str]) -> None:
+    if config.loss_scale not in LOSS_SCALE_MODES:
+        try:
+            scale = float(config.loss_scale)
+        except ValueError:
+            scale = math.nan
+        if not (math.isfinite(scale) and scale > 0):
+            raise InputError(
+                f"--loss_scale={config.loss_scale}: it takes 'dynamic', 'none' or a positive "
+                "number, such as --loss_scale=1024."
+            )
+    float16 = config.policy in FLOAT16_POLICIES or config.is_user_model
+    scale_flags = [name for name in DYNAMIC_SCALE_FLAGS if name in given]
+    if not float16 and config.loss_scale not in LOSS_SCALE_MODES:
+        raise InputError(
+            f"--loss_scale={config.loss_scale} with --policy={config.policy}: only float16 needs "
+            f"a loss scale. Set --policy to one of {', '.join(FLOAT16_POLICIES)}, or leave "
+            "--loss_scale out."
+        )
+    if not float16 and scale_flags:
+        raise InputError(
+            f"--{scale_flags[0]} with --policy={config.policy}: only float16 needs a loss scale. "
+            f"Set --policy to one of {', '.join(FLOAT16_POLICIES)}, or leave the flag out."
+        )
+    dynamic_only = [name for name in scale_flags if name != "max_skipped_in_a_row"]
+    if config.loss_scale != "dynamic" and dynamic_only:
+        raise InputError(
+            f"--{dynamic_only[0]} with --loss_scale={config.loss_scale}: it shapes a dynamic "
+            "scale only. Set --loss_scale=dynamic, or leave the flag out."
+        )
+    if config.loss_scale == "none" and "max_skipped_in_a_row" in given:
+        raise InputError(
+            "--max_skipped_in_a_row with --loss_scale=none: nothing is skipped there. "
+            "Leave one of the two out."
+        )
+    _check_interval(config, "loss_scale_growth_factor", low=1.0, low_open=True)
+    _check_interval(config, "loss_scale_backoff_factor", low=0.0, high=1.0, low_open=True)
+    _check_interval(config, "min_loss_scale", low=0.0, low_open=True)
+    _check_interval(config, "max_loss_scale", low=0.0, low_open=True)
+    low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
+    if config.loss_scale == "dynamic" and not low <= start <= high:
+        raise InputError(
+            f"--initial_loss_scale={start:g} lies outside [--min_loss_scale={low:g}, "
+            f"--max_loss_scale={high:g}]. Move one of the three."
+        )
