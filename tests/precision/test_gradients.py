@@ -1,0 +1,76 @@
+"""The global norm and the finite check, where float32 squares would lie."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfamp.precision import gradients
+
+
+def both(fn, *args):
+    """Runs eagerly and under XLA; the two must agree."""
+    eager = [x.numpy() for x in fn(*args)]
+    compiled = [x.numpy() for x in tf.function(fn, jit_compile=True)(*args)]
+    np.testing.assert_allclose(eager[0], compiled[0], rtol=1e-6)
+    assert eager[1] == compiled[1]
+    return eager
+
+
+def test_norm_over_several_tensors_and_none():
+    norm, is_finite = both(gradients.global_norm, [tf.constant([3.0]), None, tf.constant([[4.0]])])
+    assert norm == 5.0 and is_finite
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-10, 1.0, 1e20, 1e30])
+def test_norm_where_squares_leave_float32(size):
+    norm, is_finite = both(
+        gradients.global_norm, [tf.constant([3 * size]), tf.constant([4 * size])]
+    )
+    np.testing.assert_allclose(norm, 5 * size, rtol=1e-6)
+    assert is_finite
+
+
+def test_finite_gradients_whose_squares_overflow_are_not_called_non_finite():
+    # The naive check, isfinite(sum(g*g)), would skip this step.
+    assert tf.math.is_inf(tf.constant(3e30) ** 2)
+    assert both(gradients.global_norm, [tf.constant([3e30])])[1]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_bad_value_among_many_is_seen(bad, place):
+    values = [np.ones((5, 7), "float32"), np.ones((3,), "float32")]
+    values[place].flat[-1] = bad
+    norm, is_finite = both(gradients.global_norm, [tf.constant(v) for v in values])
+    assert not is_finite
+    assert not np.isfinite(norm)
+
+
+def test_all_zero_and_no_gradients():
+    norm, is_finite = both(gradients.global_norm, [tf.zeros([4])])
+    assert norm == 0.0 and is_finite
+    assert gradients.global_norm([None])[0].numpy() == 0.0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bit_gradients_are_summed_in_float32(dtype):
+    # 4096 values of 64: the sum of squares, 2^24, is beyond float16.
+    norm, is_finite = both(gradients.global_norm, [tf.fill([4096], tf.cast(64.0, dtype))])
+    assert norm == 4096.0 and is_finite
+
+
+def test_repeated_rows_of_indexed_slices_are_summed_before_the_norm():
+    slices = tf.IndexedSlices(tf.constant([[3.0], [1.0]]), tf.constant([2, 2]), tf.constant([5, 1]))
+    assert gradients.global_norm([gradients.densified(slices)])[0].numpy() == 4.0
+    big = tf.IndexedSlices(tf.constant([[3e38], [3e38]]), tf.constant([2, 2]), tf.constant([5, 1]))
+    assert not gradients.global_norm([gradients.densified(big)])[1].numpy()
+
+
+@pytest.mark.parametrize(("bad", "has_nan"), [(math.inf, False), (math.nan, True)])
+def test_first_non_finite_counts_none_entries(bad, has_nan):
+    grads = [tf.constant([1.0]), None, tf.constant([bad, 1.0]), tf.constant([math.nan])]
+    index, found_nan = both(gradients.first_non_finite, grads)
+    assert (index, found_nan) == (2, has_nan)
+    assert gradients.first_non_finite(grads[:2])[0].numpy() == -1

@@ -1,0 +1,38 @@
+"""The ring buffer on the device."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfamp.precision.history import FIELDS, StepHistory
+
+
+def write(history, count, start=0, jit_compile=False):
+    """Writes `count` steps whose loss is their number."""
+
+    @tf.function(jit_compile=jit_compile)
+    def step(number):
+        history.write({name: number if name == "loss" else -1.0 for name in FIELDS})
+
+    for i in range(start, start + count):
+        step(tf.constant(float(i)))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 13])
+def test_the_last_steps_come_back_in_order(count, jit_compile):
+    history = StepHistory(5)
+    write(history, count, jit_compile=jit_compile)
+    total, columns = history.read()
+    assert total == count
+    np.testing.assert_array_equal(columns["loss"], np.arange(max(0, count - 5), count))
+    assert set(columns) == set(FIELDS)
+
+
+def test_reading_since_returns_only_what_is_new():
+    history = StepHistory(8)
+    write(history, 6)
+    total, _ = history.read()
+    write(history, 3, start=6)
+    assert history.read(since=total)[1]["loss"].tolist() == [6.0, 7.0, 8.0]
+    assert history.read(since=9)[1]["loss"].tolist() == []

@@ -1,0 +1,232 @@
+"""The loss scaler's state machine, step by step, with planted faults."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfamp
+from tfamp.precision.collapse import LossScaleCollapse
+from tfamp.precision.unscaled import UnscaledOptimizer
+
+
+def drive(optimizer, gradients, jit_compile=False):
+    """Applies a list of unscaled gradients to one weight; returns the weight."""
+    weight = keras.Variable([1.0], name="weight")
+    optimizer.build([weight])
+
+    @tf.function(jit_compile=jit_compile)
+    def step(gradient):
+        optimizer.scale_loss(gradient)
+        optimizer.apply([tf.reshape(gradient * optimizer.dynamic_scale, [1])], [weight])
+
+    for gradient in gradients:
+        step(tf.constant(float(gradient)))
+    return weight.value.numpy()[0]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_every_row_of_a_dynamic_scale(jit_compile):
+    optimizer = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(0.5), initial_scale=8.0, dynamic_growth_steps=2
+    )
+    weight = drive(optimizer, [1, math.inf, 2, 3, math.nan, math.nan, 4], jit_compile)
+    count, rows = optimizer.history()
+    assert count == 7
+    assert rows["scale"].tolist() == [8, 8, 4, 4, 8, 4, 2]
+    assert rows["growth_counter"].tolist() == [1, 0, 1, 0, 0, 0, 1]
+    assert rows["skipped_total"].tolist() == [0, 1, 1, 1, 2, 3, 3]
+    assert rows["skipped_in_a_row"].tolist() == [0, 1, 0, 0, 1, 2, 0]
+    assert rows["learning_rate"].tolist() == [0.5] * 7
+    np.testing.assert_array_equal(rows["grad_norm"], [1, np.inf, 2, 3, np.nan, np.nan, 4])
+    np.testing.assert_array_equal(rows["loss"], [1, np.inf, 2, 3, np.nan, np.nan, 4])
+    assert weight == 1.0 - 0.5 * (1 + 2 + 3 + 4)
+    assert (optimizer.scale, optimizer.growth_counter, optimizer.grad_norm) == (2.0, 1, 4.0)
+    assert (optimizer.steps_attempted, optimizer.steps_applied) == (7, 4)
+    assert (optimizer.skipped_total, optimizer.skipped_in_a_row) == (3, 0)
+    assert optimizer.iterations.numpy() == 4
+
+
+def test_the_scale_stays_between_floor_and_ceiling():
+    optimizer = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(0.0), 4.0, 1, min_scale=1.0, max_scale=6.0
+    )
+    drive(optimizer, [1, 1, math.inf, math.inf, math.inf])
+    assert optimizer.history()[1]["scale"].tolist() == [4, 6, 6, 3, 1.5]
+    assert optimizer.scale == 1.0
+
+
+def test_other_factors():
+    optimizer = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(0.0), 16.0, 1, growth_factor=4.0, backoff_factor=0.25
+    )
+    drive(optimizer, [1, math.inf, math.inf])
+    assert optimizer.history()[1]["scale"].tolist() == [16, 64, 16]
+    assert optimizer.scale == 4.0
+
+
+def test_hysteresis_bears_skips_before_the_scale_falls():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.0), 16.0, 2, hysteresis=2)
+    inf = math.inf
+    drive(optimizer, [inf, 1, inf, inf, 1, 1, inf, inf])
+    assert optimizer.history()[1]["scale"].tolist() == [16, 16, 16, 8, 4, 4, 8, 8]
+    assert optimizer.scale == 4.0
+
+
+def test_a_static_scale_stays_and_still_skips():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 1000.0, 1, dynamic=False)
+    weight = drive(optimizer, [0.25, math.inf, 0.5, math.nan])
+    assert weight == 0.25
+    assert optimizer.history()[1]["scale"].tolist() == [1000] * 4
+    assert (optimizer.skipped_total, optimizer.scale) == (2, 1000.0)
+
+
+def test_non_finite_at_the_floor_is_a_collapse_and_freezes_the_weights():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 4.0, min_scale=2.0)
+    weight = drive(optimizer, [0.25, math.inf, math.nan, 0.5, 0.5])
+    assert weight == 0.75  # The steps after the collapse are not applied.
+    with pytest.raises(LossScaleCollapse) as raised:
+        optimizer.raise_if_collapsed()
+    message = str(raised.value)
+    for part in ("step 3", "scale 2", "weight", "NaN", "float32"):
+        assert part in message
+    assert optimizer.scale == 2.0
+
+
+def test_too_many_skips_in_a_row_are_a_collapse():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), max_skipped_in_a_row=2)
+    drive(optimizer, [math.inf] * 2 + [1] + [math.inf] * 2)
+    optimizer.raise_if_collapsed()
+    drive_more = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), max_skipped_in_a_row=2)
+    drive(drive_more, [math.inf] * 3)
+    with pytest.raises(LossScaleCollapse, match=r"step 3.*Inf"):
+        drive_more.raise_if_collapsed()
+
+
+def test_142_bad_steps_do_not_end_in_nan_weights():
+    # Stock Keras: the scale reaches 0, and the next good step divides 0 by 0.
+    stock = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), 2.0**15)
+    assert math.isnan(drive(stock, [math.inf] * 165 + [0.5]))
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 2.0**15)
+    assert drive(optimizer, [math.inf] * 165 + [0.5]) == 1.0
+    assert optimizer.scale == 2.0**-14
+
+
+def test_113_doublings_do_not_end_in_an_infinite_scale():
+    stock = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), 2.0**15, 1)
+    drive(stock, [0.0] * 113)
+    assert math.isinf(stock.dynamic_scale.numpy())
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 2.0**15, 1)
+    drive(optimizer, [0.0] * 113)
+    assert optimizer.scale == 2.0**24
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_scale_loss_is_float32_whatever_comes(dtype):
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0))
+    scaled = optimizer.scale_loss(tf.constant(4.0, dtype))
+    assert scaled.dtype == tf.float32
+    assert scaled.numpy() == 131072.0  # Beyond float16.
+
+
+def test_accumulation_is_one_update_of_the_mean_and_an_overflow_discards_its_group_alone():
+    inner = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    optimizer = tfamp.LossScaleOptimizer(inner, 8.0, 2)
+    weight = drive(optimizer, [0.25, 0.75, math.inf, 9, 0.125, 0.375])
+    assert weight == 1.0 - 0.5 - 0.25
+    rows = optimizer.history()[1]
+    assert rows["is_update"].tolist() == [0, 1] * 3
+    assert rows["scale"].tolist() == [8, 8, 8, 8, 4, 4]
+    np.testing.assert_array_equal(rows["grad_norm"], [np.nan, 0.5, np.nan, np.inf, np.nan, 0.25])
+    assert (optimizer.steps_attempted, optimizer.steps_applied) == (3, 2)
+    assert optimizer.iterations.numpy() == 2
+
+
+def test_a_skip_leaves_slots_averages_and_schedule_alone():
+    schedule = keras.optimizers.schedules.PolynomialDecay(1.0, 10, 0.0)
+    inner = keras.optimizers.Adam(schedule, use_ema=True)
+    optimizer = tfamp.LossScaleOptimizer(inner, 8.0)
+    drive(optimizer, [1, 1])
+    before = [v.numpy() for v in inner.variables]
+    weight = optimizer._trainable_variables[0]
+    optimizer.apply([tf.constant([math.inf])], [weight])
+    for old, new in zip(before, inner.variables, strict=True):
+        np.testing.assert_array_equal(old, new.numpy())
+    rates = optimizer.history()[1]["learning_rate"]
+    np.testing.assert_allclose(rates, [1.0, 0.9, 0.8], rtol=1e-6)
+
+
+def test_clipping_acts_on_the_unscaled_gradient_and_the_norm_is_before_it():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0, global_clipnorm=0.5), 1024.0)
+    assert drive(optimizer, [4.0]) == 0.5
+    assert optimizer.grad_norm == 4.0
+
+
+def test_unscaled_optimizer_keeps_books_and_applies_what_comes():
+    optimizer = UnscaledOptimizer(keras.optimizers.SGD(1.0))
+    assert optimizer.scale_loss(tf.constant(3.0)).numpy() == 3.0
+    assert drive(optimizer, [0.5]) == 0.5
+    assert math.isnan(drive(UnscaledOptimizer(keras.optimizers.SGD(1.0)), [math.nan]))
+    assert optimizer.grad_norm == 0.5 and not optimizer.is_scaling
+
+
+def test_none_gradients_and_embeddings():
+    table = keras.Variable(np.zeros((4, 2), "float32"), name="table")
+    unused = keras.Variable([1.0], name="unused")
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 4.0)
+    optimizer.build([table, unused])
+    slices = tf.IndexedSlices(
+        tf.constant([[4.0, 0.0]] * 2), tf.constant([1, 1]), tf.constant([4, 2])
+    )
+    with pytest.warns(UserWarning, match="unused"):
+        optimizer.apply([slices, None], [table, unused])
+    assert table.numpy().tolist() == [[0, 0], [-2, 0], [0, 0], [0, 0]]
+    assert optimizer.grad_norm == 2.0
+
+
+def test_config_round_trip_gives_the_accumulation_back_to_the_inner_optimizer():
+    optimizer = tfamp.LossScaleOptimizer(
+        keras.optimizers.AdamW(1e-3, gradient_accumulation_steps=4),
+        2.0**10, 100, dynamic=True, growth_factor=3.0, backoff_factor=0.3, min_scale=2.0,
+        max_scale=2.0**20, hysteresis=3, max_skipped_in_a_row=7, history=16,
+    )  # fmt: skip
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(again) is tfamp.LossScaleOptimizer
+    assert again.get_config() == optimizer.get_config()
+    assert again.get_config()["inner_optimizer"]["config"]["gradient_accumulation_steps"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"initial_scale": 0.0}, "initial_scale"),
+        ({"initial_scale": 2.0**30}, "outside"),
+        ({"growth_factor": 1.0}, "growth_factor"),
+        ({"backoff_factor": 1.0}, "backoff_factor"),
+        ({"dynamic_growth_steps": 0}, "dynamic_growth_steps"),
+        ({"min_scale": 0.0}, "min_scale"),
+        ({"max_scale": math.inf}, "max_scale"),
+        ({"hysteresis": 0}, "hysteresis"),
+        ({"history": 0}, "history"),
+        ({"max_skipped_in_a_row": 0}, "max_skipped_in_a_row"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tfamp.LossScaleOptimizer(keras.optimizers.SGD(), **arguments)
+
+
+def test_scaling_twice_is_refused():
+    inner = tfamp.LossScaleOptimizer(keras.optimizers.SGD())
+    with pytest.raises(ValueError, match="scaled twice"):
+        tfamp.LossScaleOptimizer(inner)
+
+
+def test_compile_does_not_wrap_it_again():
+    keras.config.set_dtype_policy("mixed_float16")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD())
+    model.compile(optimizer, loss="mse")
+    assert model.optimizer is optimizer

@@ -1,0 +1,92 @@
+"""Norm and finiteness of a gradient, exact where a float32 sum of squares is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import tensorflow as tf
+
+# Sums of squares between these bounds are trusted: nothing in them overflowed, and what
+# underflowed is too small to be seen beside the rest.
+_SMALLEST_TRUSTED = 2.0**-80
+_LARGEST_TRUSTED = 2.0**120
+
+Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
+
+
+def densified(gradient: Gradient) -> Gradient:
+    """Sums an IndexedSlices' repeated rows, so that its values are the gradient's own.
+
+    An embedding looked up twice in a batch has two slices for one row; their norm is not
+    the row's norm, and both may be finite where their sum is not.
+    """
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, positions = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, positions, tf.shape(rows)[0])
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
+
+
+def values_of(gradients: Sequence[Gradient]) -> list[tf.Tensor]:
+    """The dense float32 values of the gradients that there are; None is passed over."""
+    values = [g.values if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+    return [tf.cast(value, tf.float32) for value in values if value is not None]
+
+
+def global_norm(gradients: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
+    """The L2 norm over all gradients, and whether every value is finite.
+
+    One pass over the values decides nearly always. Where the sum of squares leaves the range in
+    which float32 can be trusted (gradients above 2^60, as a large loss scale makes, or all below
+    2^-40), a second pass looks at each value and scales before it squares.
+
+    Args:
+        gradients: Float tensors or IndexedSlices (with rows summed, see `densified`) or None.
+
+    Returns:
+        norm: float32 scalar. Non-finite if a value is non-finite, or if the norm itself exceeds
+            float32.
+        is_finite: bool scalar; True exactly if all values are finite.
+    """
+    values = values_of(gradients)
+    if not values:
+        return tf.zeros([], tf.float32), tf.constant(True)
+    squares = 2.0 * tf.add_n([tf.nn.l2_loss(value) for value in values])
+    trusted = (squares > _SMALLEST_TRUSTED) & (squares < _LARGEST_TRUSTED)
+    return tf.cond(
+        trusted,
+        lambda: (tf.sqrt(squares), tf.constant(True)),
+        lambda: _careful_norm(values, squares),
+    )
+
+
+def _careful_norm(values: list[tf.Tensor], squares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in values])
+    largest = tf.reduce_max([tf.reduce_max(tf.abs(value), axis=None) for value in values])
+    safe = tf.where(is_finite & (largest > 0), largest, 1.0)
+    scaled = tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(value / safe) for value in values]))
+    return tf.where(is_finite, tf.where(largest > 0, safe * scaled, 0.0), squares), is_finite
+
+
+def first_non_finite(gradients: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which gradient is the first that holds a non-finite value, and whether it holds a NaN.
+
+    Args:
+        gradients: As for `global_norm`; positions count None entries too.
+
+    Returns:
+        index: int64 scalar, -1 if all are finite.
+        has_nan: bool scalar, False where that gradient holds infinities only.
+    """
+    positions = [i for i, gradient in enumerate(gradients) if gradient is not None]
+    values = values_of(gradients)
+    bad = tf.stack([tf.reduce_any(~tf.math.is_finite(value)) for value in values])
+    nan = tf.stack([tf.reduce_any(tf.math.is_nan(value)) for value in values])
+    first = tf.argmax(tf.cast(bad, tf.int32))
+    index = tf.where(
+        tf.reduce_any(bad),
+        tf.gather(tf.constant(positions, tf.int64), first),
+        tf.constant(-1, tf.int64),
+    )
+    return index, tf.gather(nan, first)

@@ -1,0 +1,366 @@
+"""Loss scaling: one optimizer wrapper owns the scale, the skips and what is known of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfamp.precision import gradients as gradients_lib
+from tfamp.precision.collapse import LossScaleCollapse
+from tfamp.precision.history import StepHistory
+from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
+
+
+@keras.saving.register_keras_serializable(package="tfamp")
+class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+    """Wraps an optimizer so that float16 gradients neither vanish nor overflow unseen.
+
+    The loss is multiplied by `scale` before the gradient is taken and the gradient is divided by
+    it afterwards, in float32 (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2). A subclass
+    of `keras.optimizers.LossScaleOptimizer`, which takes its place in `compile` or in a loop of
+    your own:
+
+    >>> optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    >>> model.compile(optimizer, loss="mse")
+
+    One call of `apply` is one step of this machine:
+
+    1. The gradients, still scaled, are checked. One that is not finite makes the step a skip.
+    2. A clean step hands the unscaled gradients to the inner optimizer and adds 1 to
+       `growth_counter`. At `dynamic_growth_steps` the counter returns to 0 and the scale becomes
+       `min(scale * growth_factor, max_scale)`.
+    3. A skip leaves weights, slots, averages and `iterations` alone and sets the counter to 0.
+       The `hysteresis`-th skip since the last growth, and each one after it, makes the scale
+       `max(scale * backoff_factor, min_scale)`.
+    4. A skip at `min_scale`, or more than `max_skipped_in_a_row` skips on end, is a collapse:
+       from then on every step is skipped, so that the weights stay as the last applied step left
+       them, until the host asks (`raise_if_collapsed`, which tfamp's loops and callback call).
+
+    With `dynamic=False` the scale never moves; a non-finite step is still skipped and counted.
+
+    If the inner optimizer has `gradient_accumulation_steps`, this wrapper accumulates in its
+    place: scaled gradients are summed in float32, the sum is checked once at the end of the
+    group, and a skip discards that group alone. A group is then one step of the machine, and the
+    inner optimizer's `iterations` and learning-rate schedule count updates.
+
+    All state lives on the device and can be read at any time: `scale`, `growth_counter`,
+    `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`, `grad_norm`
+    (unscaled, before clipping) and `history()`.
+
+    Args:
+        inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights.
+        initial_scale: float, the scale at the first step.
+        dynamic_growth_steps: int, clean steps in a row before the scale grows.
+        name: Name of the optimizer.
+        dynamic: bool, whether the scale moves.
+        growth_factor: float above 1.
+        backoff_factor: float between 0 and 1.
+        min_scale: float, the floor; at least 2^-126 so that dividing by it stays finite.
+        max_scale: float, the ceiling.
+        hysteresis: int, skips that are borne before the scale falls (Megatron-LM's term).
+        max_skipped_in_a_row: int, or None for no limit but the floor.
+        history: int, steps that `history()` holds.
+
+    Raises:
+        ValueError: An argument is out of range or contradicts another.
+    """
+
+    _scales = True
+
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer,
+        initial_scale: float = 2.0**15,
+        dynamic_growth_steps: int = 2000,
+        name: str | None = None,
+        *,
+        dynamic: bool = True,
+        growth_factor: float = 2.0,
+        backoff_factor: float = 0.5,
+        min_scale: float = 2.0**-14,
+        max_scale: float = 2.0**24,
+        hysteresis: int = 1,
+        max_skipped_in_a_row: int | None = None,
+        history: int = 1024,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                f"inner_optimizer is a {type(inner_optimizer).__name__} already: the loss would "
+                "be scaled twice. Pass its own inner_optimizer."
+            )
+        if history < 1:
+            raise ValueError(f"history={history}: it must be 1 or more.")
+        rules = ScaleRules(
+            initial_scale=initial_scale,
+            dynamic_growth_steps=dynamic_growth_steps,
+            dynamic=dynamic,
+            growth_factor=growth_factor,
+            backoff_factor=backoff_factor,
+            min_scale=min_scale,
+            max_scale=max_scale,
+            hysteresis=hysteresis,
+            max_skipped_in_a_row=max_skipped_in_a_row,
+        )
+        super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name, **kwargs)
+        self.dynamic = dynamic
+        # Keras would check each microbatch by itself and drop it from its group; see the class.
+        self._group_size = inner_optimizer.gradient_accumulation_steps or 1
+        inner_optimizer.gradient_accumulation_steps = None
+        self._accumulators: list[keras.Variable] = []
+        self._machine = ScaleMachine(rules, self.add_variable)
+        # The names by which Keras's own wrapper is read.
+        self.step_counter = self._machine.growth_counter
+        self.dynamic_scale = self._machine.scale
+        self._microbatch = self.add_variable((), "zeros", "int64", name="microbatch")
+        self._loss = self.add_variable((), "zeros", "float32", name="last_loss")
+        self._grad_norm = self.add_variable((), "zeros", "float32", name="grad_norm")
+        # Not among `variables`: a record of this process, no state to be saved.
+        self._history = StepHistory(history)
+
+    # What can be read.
+
+    @property
+    def scale(self) -> float:
+        """The loss scale now."""
+        return float(_value(self.dynamic_scale))
+
+    @property
+    def growth_counter(self) -> int:
+        """Clean steps since the scale last moved."""
+        return int(_value(self.step_counter))
+
+    @property
+    def steps_attempted(self) -> int:
+        """Updates tried: applied and skipped."""
+        return int(_value(self._machine.attempted))
+
+    @property
+    def steps_applied(self) -> int:
+        """Updates that reached the weights."""
+        return self.steps_attempted - self.skipped_total
+
+    @property
+    def skipped_total(self) -> int:
+        """Updates skipped because a gradient was not finite."""
+        return int(_value(self._machine.skipped_total))
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """Skips since the last applied update."""
+        return int(_value(self._machine.skipped_in_a_row))
+
+    @property
+    def grad_norm(self) -> float:
+        """Global norm of the last update's gradient, unscaled, before clipping."""
+        return float(_value(self._grad_norm))
+
+    @property
+    def history_size(self) -> int:
+        """Steps that `history()` holds at most."""
+        return self._history.size
+
+    @property
+    def is_scaling(self) -> bool:
+        """Whether the loss is multiplied by a scale at all."""
+        return self._scales
+
+    def history(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
+        """The last steps, exactly, one entry a call of `apply`; see `StepHistory.read`.
+
+        `scale` is the one that the step's loss was multiplied by, the counters are as the step
+        left them, `loss` is unscaled, and `grad_norm` is NaN where a call only accumulated
+        (`is_update` is 0).
+        """
+        return self._history.read(since)
+
+    def raise_if_collapsed(self) -> None:
+        """Raises if loss scaling has given up; reads from the device.
+
+        Raises:
+            LossScaleCollapse: Says when, at which scale, how many skips, and which gradient.
+        """
+        machine = self._machine
+        step = int(_value(machine.collapsed_at))
+        if not step:
+            return
+        variable = self._trainable_variables[int(_value(machine.culprit))]
+        raise LossScaleCollapse(
+            step=step,
+            scale=self.scale,
+            min_scale=machine.rules.min_scale,
+            skipped_in_a_row=self.skipped_in_a_row,
+            skipped_total=self.skipped_total,
+            variable=getattr(variable, "path", variable.name),
+            has_nan=bool(_value(machine.culprit_has_nan)),
+        )
+
+    # What Keras and loops call.
+
+    def build(self, var_list: Sequence[keras.Variable]) -> None:
+        """Creates the inner optimizer's state and the accumulators, all float32."""
+        if self.built:
+            return
+        self.inner_optimizer.build(var_list)
+        # Past Keras's own wrapper, whose build would make the scale a second time.
+        super(keras.optimizers.LossScaleOptimizer, self).build(var_list)
+        if self._group_size > 1:
+            self._accumulators = [
+                self.add_variable(v.shape, "zeros", "float32", name=f"accumulator_{i}")
+                for i, v in enumerate(var_list)
+            ]
+
+    def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
+        """Multiplies a loss by the scale, in float32 whatever the loss's dtype.
+
+        Also notes the loss for `history()`.
+
+        Args:
+            loss: float scalar, the loss of this replica.
+
+        Returns:
+            float32 scalar. float16 ends at 65504, which a loss of 2 reaches at scale 2^15.
+        """
+        loss = tf.cast(tf.convert_to_tensor(loss), tf.float32)
+        if loss.shape.rank == 0:
+            self._loss.assign(loss)
+        return loss * self.dynamic_scale if self._scales else loss
+
+    def apply(
+        self,
+        grads: Sequence[gradients_lib.Gradient],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        """Takes one step of the machine that the class describes.
+
+        Args:
+            grads: Gradients of the scaled loss, one per variable: float tensors, IndexedSlices
+                or None.
+            trainable_variables: The variables; may be left out once the optimizer is built.
+
+        Raises:
+            ValueError: Called outside a replica context, or without variables before `build`.
+        """
+        if tf.distribute.in_cross_replica_context():
+            raise ValueError(
+                "apply() was called in cross-replica context. Call it in a replica context, "
+                "inside strategy.run()."
+            )
+        if not self.built:
+            if trainable_variables is None:
+                raise ValueError(
+                    "apply() was called without variables on an optimizer that is not built. Pass "
+                    "them, or call build(variables) first."
+                )
+            with keras.name_scope(self.name, caller=self):
+                self.build(list(trainable_variables))
+        variables = list(trainable_variables or self._trainable_variables)
+        grads = [gradients_lib.densified(g) for g in grads]
+        if self._group_size == 1:
+            self._update(grads, variables)
+        else:
+            self._accumulate(grads, variables)
+
+    def _accumulate(
+        self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]
+    ) -> None:
+        sums = {}
+        for i, (grad, variable) in enumerate(zip(grads, variables, strict=True)):
+            if grad is not None:
+                sums[i] = self._accumulators[self._get_variable_index(variable)]
+                sums[i].assign_add(tf.cast(tf.convert_to_tensor(grad), tf.float32))
+        is_last = tf.equal(self._microbatch.assign_add(1), self._group_size)
+
+        def update() -> None:
+            mean = [
+                sums[i].value / self._group_size if i in sums else None for i in range(len(grads))
+            ]
+            self._update(mean, variables)
+            self._microbatch.assign(0)
+            for total in sums.values():
+                total.assign(tf.zeros_like(total.value))
+
+        tf.cond(is_last, update, lambda: self._record(self.dynamic_scale.value, is_update=False))
+
+    def _update(self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]) -> None:
+        scale = tf.identity(self.dynamic_scale.value)
+        learning_rate = tf.cast(self.inner_optimizer.learning_rate, tf.float32)
+        scaled_norm, is_finite = gradients_lib.global_norm(grads)
+        self._grad_norm.assign(scaled_norm / scale)
+        self._machine.attempted.assign_add(1)
+        if self._scales:
+            may_apply = is_finite & self._machine.is_alive()
+            tf.cond(
+                may_apply,
+                lambda: self._apply_clean(grads, variables, scale),
+                lambda: self._skip(grads, variables),
+            )
+        else:
+            self.inner_optimizer.apply(grads, variables)
+        self._record(scale, is_update=True, learning_rate=learning_rate)
+
+    def _apply_clean(
+        self,
+        grads: list[gradients_lib.Gradient],
+        variables: list[keras.Variable],
+        scale: tf.Tensor,
+    ) -> None:
+        unscaled = [
+            grad if self._overwrite_variable_with_gradient(variable) else _divided(grad, scale)
+            for grad, variable in zip(grads, variables, strict=True)
+        ]
+        self.inner_optimizer.apply(unscaled, variables)
+        self._machine.step_clean()
+
+    def _skip(self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]) -> None:
+        position, has_nan = gradients_lib.first_non_finite(grads)
+        indices = [self._get_variable_index(variable) for variable in variables]
+        # A position of -1 means a collapse before this step, whose gradient is finite again.
+        culprit = tf.gather(tf.constant(indices, tf.int64), tf.maximum(position, 0))
+        self._machine.step_skipped(culprit, has_nan)
+
+    def _record(
+        self, scale: tf.Tensor, is_update: bool, learning_rate: tf.Tensor | None = None
+    ) -> None:
+        if learning_rate is None:
+            learning_rate = tf.cast(self.inner_optimizer.learning_rate, tf.float32)
+        self._history.write(
+            {
+                "loss": self._loss.value,
+                "learning_rate": learning_rate,
+                "scale": scale,
+                "growth_counter": self.step_counter.value,
+                "skipped_total": self._machine.skipped_total.value,
+                "skipped_in_a_row": self._machine.skipped_in_a_row.value,
+                "grad_norm": self._grad_norm.value if is_update else np.nan,
+                "is_update": float(is_update),
+            }
+        )
+
+    # Saving.
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments; the inner optimizer's accumulation is given back to it."""
+        config = super().get_config()
+        if self._group_size > 1:
+            config["inner_optimizer"]["config"]["gradient_accumulation_steps"] = self._group_size
+        return config | dataclasses.asdict(self._machine.rules) | {"history": self.history_size}
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    # Read through the tf.Variable: under a strategy a Keras variable has no __float__.
+    return variable.value.numpy()
+
+
+def _divided(grad: gradients_lib.Gradient, scale: tf.Tensor) -> gradients_lib.Gradient:
+    if grad is None:
+        return None
+    if isinstance(grad, tf.IndexedSlices):
+        values = tf.cast(grad.values, tf.float32) / scale
+        return tf.IndexedSlices(values, grad.indices, grad.dense_shape)
+    return tf.cast(grad, tf.float32) / scale
