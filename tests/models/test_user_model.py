@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+
+from tfamp.models import registry
+from tfamp.run.errors import InputError
+
+GOOD = """
+    import keras
+
+    def small_net(input_shape, num_classes):
+        inputs = keras.Input(input_shape)
+        x = keras.layers.Flatten()(inputs)
+        return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x), name="mine")
+
+    def sequential(input_shape, num_classes):
+        return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(num_classes)])
+
+    class Net(keras.Model):
+        def __init__(self, num_classes):
+            super().__init__(name="net")
+            self.flatten = keras.layers.Flatten()
+            self.dense = keras.layers.Dense(num_classes)
+
+        def call(self, inputs):
+            return self.dense(self.flatten(inputs))
+
+    def subclassed(input_shape, num_classes):
+        return Net(num_classes)
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text, name="my_models.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    return write_file
+
+
+def refused(name, input_shape=(8, 8, 1), num_classes=3):
+    """Returns the message with which `build` refuses."""
+    with pytest.raises(InputError) as raised:
+        registry.build(name, input_shape, num_classes)
+    return str(raised.value)
+
+
+# What works.
+
+
+@pytest.mark.parametrize("function", ["small_net", "sequential", "subclassed"])
+@pytest.mark.parametrize(
+    "policy", ["float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
+)
+def test_logits_are_float32_and_the_model_is_built(function, policy, write, set_policy):
+    set_policy(policy)
+    model = registry.build(f"{write(GOOD)}:{function}", (8, 8, 1), 3)
+    assert isinstance(model, keras.Model)
+    assert model.built
+    assert [tuple(w.shape) for w in model.trainable_weights] == [(64, 3), (3,)]
+    logits = model(np.ones((2, 8, 8, 1), "float32"))
+    assert logits.dtype == "float32"
+    assert logits.shape == (2, 3)
+
+
+def test_a_float32_model_comes_back_untouched(write):
+    model = registry.build(f"{write(GOOD)}:subclassed", (8, 8, 1), 3)
+    assert type(model).__name__ == "Net"
+
+
+def test_the_cast_is_a_layer_and_the_rest_stays_at_the_top_level(write, set_policy):
+    set_policy("mixed_float16")
+    model = registry.build(f"{write(GOOD)}:small_net", (8, 8, 1), 3)
+    assert model.name == "mine"
+    assert [layer.name for layer in model.layers[-2:]] == ["logits", "float32_logits"]
+    assert model.get_layer("logits").compute_dtype == "float16"
+
+
+def test_a_head_in_float32_gets_no_cast(write, set_policy):
+    set_policy("mixed_float16")
+    path = write("""
+        import keras
+        def net(input_shape, num_classes):
+            return keras.Sequential([
+                keras.Input(input_shape),
+                keras.layers.Flatten(),
+                keras.layers.Dense(num_classes, dtype="float32", name="logits"),
+            ])
+    """)
+    model = registry.build(f"{path}:net", (8, 8, 1), 3)
+    assert model.layers[-1].name == "logits"
+
+
+def test_a_file_may_import_its_neighbour_and_define_dataclasses(write):
+    write("WIDTH = 5\n", "my_neighbour.py")
+    path = write("""
+        from __future__ import annotations
+        import dataclasses
+        import keras
+        import my_neighbour
+
+        @dataclasses.dataclass
+        class Size:
+            width: int = my_neighbour.WIDTH
+
+        def net(input_shape, num_classes):
+            return keras.Sequential([
+                keras.Input(input_shape), keras.layers.Flatten(),
+                keras.layers.Dense(Size().width), keras.layers.Dense(num_classes),
+            ])
+    """)
+    model = registry.build(f"{path}:net", (8, 8, 1), 3)
+    assert model.layers[1].units == 5
+
+
+def test_a_changed_file_is_read_again(write):
+    assert registry.build(f"{write(GOOD)}:small_net", (8, 8, 1), 3).name == "mine"
+    path = write(GOOD.replace('"mine"', '"changed_and_longer"'))
+    assert registry.build(f"{path}:small_net", (8, 8, 1), 3).name == "changed_and_longer"
+
+
+# What is refused before anything runs.
+
+
+@pytest.mark.parametrize("name", ["net.py", "net.py:", "net:function", "net.py:a-b", "a/b"])
+def test_the_form_is_checked(name):
+    with pytest.raises(InputError, match=r"--model takes path/to/file\.py:function"):
+        registry.check_name(name)
+
+
+def test_absent_file(tmp_path):
+    with pytest.raises(InputError, match=r"absent\.py does not exist\. --model takes path"):
+        registry.check_name(f"{tmp_path}/absent.py:net")
+
+
+def test_directory_instead_of_a_file(tmp_path):
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(InputError, match=r"folder\.py is not a file"):
+        registry.check_name(f"{tmp_path}/folder.py:net")
+
+
+def test_unreadable_file(write, monkeypatch):
+    path = write(GOOD)
+
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", deny)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        registry.check_name(f"{path}:small_net")
+
+
+def test_checking_does_not_run_the_file(write):
+    registry.check_name(f"{write('raise RuntimeError')}:net")
+
+
+# What is refused when it runs.
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import keras\n\n1 / 0\n", "ZeroDivisionError: division by zero at {path}, line 3"),
+        ("import no_such_module_here\n", "ModuleNotFoundError: No module named 'no_such_module_"),
+        ("def net(:\n", "SyntaxError: "),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3 at {path}, line 2"),
+    ],
+)
+def test_a_file_that_fails_to_import(text, problem, write):
+    path = write(text)
+    message = refused(f"{path}:net")
+    assert f"{path} fails to import: " in message
+    assert problem.format(path=path) in message
+
+
+def test_absent_function_lists_what_is_there(write):
+    message = refused(f"{write(GOOD)}:smal_net")
+    assert "has no function 'smal_net'. Did you mean 'small_net'?" in message
+    assert "It defines: Net, sequential, small_net, subclassed." in message
+
+
+def test_a_constant_is_no_function(write):
+    message = refused(f"{write('net = 3')}:net")
+    assert "has no function 'net'. It defines: no functions." in message
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("def net(): pass", "TypeError: net() takes 0 positional arguments but 2 were given"),
+        ("def net(shape, classes):\n    raise KeyError('width')", "KeyError: 'width' at "),
+        ("def net(shape, classes): return 'model'", "returned str, not a keras.Model"),
+        ("def net(shape, classes): pass", "returned NoneType, not a keras.Model"),
+        (
+            "import keras\ndef net(shape, classes): return keras.layers.Dense(classes)",
+            "returned Dense, not a keras.Model",
+        ),
+    ],
+)
+def test_functions_that_do_not_give_a_model(body, problem, write):
+    message = refused(f"{write(body)}:net")
+    assert problem in message
+    assert "function(input_shape, num_classes) returns a keras.Model" in message
+
+
+def sequential(*layers, shape="shape"):
+    return f"""
+        import keras
+        from keras.layers import *
+        def net(shape, classes):
+            return keras.Sequential([keras.Input({shape}), {", ".join(layers)}])
+    """
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        (["Flatten()", "Dense(7)"], "output is shape (None, 7)"),
+        (["Dense(classes)"], "output is shape (None, 8, 8, 3)"),
+        (["Flatten()", "Dense(classes, activation='softmax')"], "ends in a softmax"),
+        (["Flatten()", "Dense(classes)", "Softmax()"], "ends in a softmax"),
+    ],
+)
+def test_outputs_that_are_no_logits(layers, problem, write):
+    assert problem in refused(f"{write(sequential(*layers))}:net")
+
+
+def test_two_outputs(write):
+    path = write("""
+        import keras
+        def net(shape, classes):
+            inputs = keras.Input(shape)
+            x = keras.layers.Flatten()(inputs)
+            dense = keras.layers.Dense
+            return keras.Model(inputs, [dense(classes)(x), dense(classes)(x)])
+    """)
+    assert "output is a list; it must be one tensor of shape (None, 3)" in refused(f"{path}:net")
+
+
+def test_images_that_the_model_does_not_take(write):
+    path = write(sequential("Flatten()", "Dense(classes)", shape="(32, 32, 3)"))
+    message = refused(f"{path}:net")
+    assert "the model does not take images of shape (8, 8, 1): ValueError: " in message

@@ -1,0 +1,215 @@
+"""A user's own network: `--model=path/to/file.py:function`.
+
+The function takes `input_shape` (height, width, channels) and `num_classes` and returns a
+`keras.Model` whose output is logits. It is called with the precision policy already set. What
+it must keep is checked here, so that a mistake is told in words and not as a shape error
+inside the training step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tfamp.run.errors import InputError, nearest_names
+
+if TYPE_CHECKING:
+    import keras
+
+_FORM = "--model takes path/to/file.py:function"
+
+
+def is_user_model(name: str) -> bool:
+    """Says whether a value of --model is meant as a file: it has a colon, a slash or `.py`."""
+    return ":" in name or "/" in name or name.endswith(".py")
+
+
+def check_name(name: str) -> None:
+    """Checks form and file without running anything.
+
+    Args:
+        name: `path/to/file.py:function`.
+
+    Raises:
+        InputError: The form is wrong, or the file is absent or unreadable.
+    """
+    path, _ = _split(name)
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise InputError(f"--model={name}: {path} {what}. {_FORM}, relative to {Path.cwd()}.")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"--model={name}: {path} cannot be read ({error.strerror}). "
+            f"{_FORM}: set the file's permissions or name another."
+        ) from error
+
+
+def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+    """Runs the user's function and checks what it returns.
+
+    Logits of 16 bits get a cast to float32 at the end, the layer `float32_logits`, as losses
+    are taken in float32; a `Dense(..., dtype="float32")` in the user's file is better, since
+    it does not round first. Any model is called once on a symbolic batch, which builds it. A
+    subclassed model that needs the cast comes back inside a functional model, without a
+    `train_step` of its own.
+
+    Args:
+        name: `path/to/file.py:function`.
+        input_shape: Height, width, channels of one image.
+        num_classes: The number of logits.
+
+    Returns:
+        A built model from images `(batch, *input_shape)` to float32 logits
+        `(batch, num_classes)`.
+
+    Raises:
+        InputError: The file or the function fails, or returns something that does not fit.
+    """
+    import keras
+
+    check_name(name)
+    path, _ = _split(name)
+    with _importable_directory(path.parent):
+        function = _function(name)
+        with _explained(f"--model={name}: the function failed", path):
+            model = function(input_shape, num_classes)
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"--model={name}: the function returned {type(model).__name__}, not a keras.Model. "
+            f"{_FORM}, where function(input_shape, num_classes) returns a keras.Model."
+        )
+    images = keras.Input(input_shape, name="image")
+    with _explained(f"--model={name}: the model does not take images of shape {input_shape}", path):
+        logits = model(images)
+    _check_logits(name, model, logits, num_classes)
+    return _with_float32_logits(model, images, logits)
+
+
+def _split(name: str) -> tuple[Path, str]:
+    """Splits `path/to/file.py:function`."""
+    path, _, function = name.rpartition(":")
+    if not path.endswith(".py") or not function.isidentifier():
+        raise InputError(
+            f"--model={name}: the part after the last colon must name a function, and the part "
+            f"before it a Python file. {_FORM}, such as my_models.py:small_net."
+        )
+    return Path(path), function
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """Imports the file and returns the function."""
+    path, function_name = _split(name)
+    with _explained(f"--model={name}: {path} fails to import", path):
+        module = _import_file(path)
+    function = getattr(module, function_name, None)
+    if callable(function):
+        return function
+    known = sorted(
+        key
+        for key, value in vars(module).items()
+        if callable(value)
+        and not key.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    )
+    near = nearest_names(function_name, known, limit=1)
+    guess = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(
+        f"--model={name}: {path} has no function {function_name!r}.{guess} "
+        f"It defines: {', '.join(known) or 'no functions'}. Set --model={path}:function to one."
+    )
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Runs a Python file as a module of its own, under a name that depends on its path."""
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    module_name = f"tfamp_user_model_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python source file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses, pickling and Keras registration look a class's module up by name.
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+@contextmanager
+def _importable_directory(directory: Path) -> Iterator[None]:
+    """Lets the user's file import its neighbours, after everything installed."""
+    entry = str(directory.resolve())
+    sys.path.append(entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+@contextmanager
+def _explained(problem: str, path: Path) -> Iterator[None]:
+    """Turns what the user's code raises into an `InputError` that says where."""
+    try:
+        yield
+    # A script without a __main__ guard may well end in sys.exit().
+    except (Exception, SystemExit) as error:
+        resolved = path.resolve()
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).resolve() == resolved
+        ]
+        where = f" at {path}, line {lines[-1]}" if lines else ""
+        raise InputError(
+            f"{problem}: {type(error).__name__}: {error}{where}. "
+            f"{_FORM}, where function(input_shape, num_classes) returns a keras.Model."
+        ) from error
+
+
+def _check_logits(name: str, model: keras.Model, logits: Any, num_classes: int) -> None:
+    """Refuses an output that is not one row of `num_classes` logits an image."""
+    shape = getattr(logits, "shape", None)
+    if shape is None or tuple(shape) != (None, num_classes):
+        came = f"shape {tuple(shape)}" if shape is not None else f"a {type(logits).__name__}"
+        raise InputError(
+            f"--model={name}: the model's output is {came}; it must be one tensor of shape "
+            f"(None, {num_classes}), a logit for each class. Use the num_classes that the "
+            f"function is given, or set --dataset to data with that many classes."
+        )
+    # Custom, nested and unnamed endings are left alone: this catches the common mistake only.
+    if not model.layers:
+        return
+    last = model.layers[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    if activation == "softmax" or type(last).__name__ == "Softmax":
+        raise InputError(
+            f"--model={name}: the model ends in a softmax (layer {last.name!r}). The loss takes "
+            f"logits, and a second softmax would flatten its gradient. Remove the softmax, "
+            f"or name another model in --model."
+        )
+
+
+def _with_float32_logits(model: keras.Model, images: Any, logits: Any) -> keras.Model:
+    """Returns the model itself where its logits are float32, else one with a cast added."""
+    import keras
+
+    from tfamp.models import head
+
+    if logits.dtype == "float32":
+        return model
+    if getattr(model, "inputs", None):
+        # From the model's own tensors: its layers stay at the top level, under their paths.
+        images, logits = model.inputs[0], model.outputs[0]
+    return keras.Model(images, head.cast_to_float32(logits), name=model.name)
