@@ -1,0 +1,71 @@
+"""Imports go one way; see the picture in CONTRIBUTING.md."""
+
+import ast
+from pathlib import Path
+
+import tfamp
+
+PACKAGE = Path(tfamp.__file__).parent
+
+# A module may import from rooms of a lower number, and from its own.
+FLOORS = {
+    "tfamp.run": 0,
+    "tfamp.precision": 1,
+    "tfamp.data": 2,
+    "tfamp.models": 2,
+    "tfamp.training": 3,
+    "tfamp.train": 4,
+}
+# Rooms of one floor do not know each other.
+APART = [("tfamp.data", "tfamp.models")]
+
+
+def room_of(module):
+    """The room a dotted name lies in, or None for the package itself."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if len(parts) > 1 else None
+
+
+def imports():
+    """(importing module, imported module) for every import of tfamp in tfamp, lazy ones too."""
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(("tfamp", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: write imports in full"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                if name.split(".")[0] == "tfamp":
+                    yield module, name
+
+
+def test_every_room_has_a_floor():
+    rooms = {room_of(module) for module, _ in imports()} - {"tfamp.__init__"}
+    assert rooms <= set(FLOORS), "Give the new room a floor."
+
+
+def test_imports_go_down():
+    for module, imported in imports():
+        here, there = room_of(module), room_of(imported)
+        if there not in FLOORS:
+            continue  # `import tfamp`, `from tfamp import __version__`
+        assert FLOORS[here] >= FLOORS[there], f"{module} imports {imported}"
+        assert (here, there) not in APART and (there, here) not in APART, (module, imported)
+
+
+def test_flags_are_read_in_one_place():
+    readers = [m for m in PACKAGE.rglob("*.py") if "absl" in m.read_text(encoding="utf-8")]
+    assert {path.relative_to(PACKAGE).as_posix() for path in readers} == {
+        "run/flags.py",
+        "train.py",
+    }
+
+
+def test_modules_stay_small():
+    sizes = {p.relative_to(PACKAGE).as_posix(): len(p.read_text().splitlines())
+             for p in PACKAGE.rglob("*.py")}  # fmt: skip
+    assert {name: n for name, n in sizes.items() if n > 350} == {}

@@ -1,0 +1,115 @@
+"""The callback in a script that has never heard of tfamp's trainer."""
+
+import json
+import math
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import tfamp
+from tfamp.run import records
+
+INPUTS = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+TARGETS = (INPUTS[:, 0] > 0).astype("float32")
+
+
+def fit(tmp_path, optimizer, *, policy="float32", epochs=2, log_every=3, model=None, **values):
+    """A plain compile and fit of 8 steps an epoch; returns the rows and the result."""
+    keras.config.set_dtype_policy(policy)
+    if model is None:
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, dtype="float32")])
+    model.compile(
+        optimizer, loss=keras.losses.BinaryCrossentropy(from_logits=True), metrics=["accuracy"]
+    )
+    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", log_every=log_every, batch_size=8)
+    model.fit(INPUTS, TARGETS, batch_size=8, epochs=epochs, verbose=0, shuffle=False,
+              validation_data=(INPUTS, TARGETS), callbacks=[telemetry], **values)  # fmt: skip
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    return rows, json.loads((tmp_path / "run" / "result.json").read_text())
+
+
+def test_a_row_for_every_step_and_exact_losses(tmp_path):
+    rows, result = fit(tmp_path, tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.0)))
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == list(range(1, 17))
+    assert [row["epoch"] for row in steps] == [0] * 8 + [1] * 8
+    # With a learning rate of 0 the second epoch repeats the first, and the epoch's loss is the
+    # mean of its steps.
+    losses = [row[records.TRAIN_LOSS] for row in steps]
+    np.testing.assert_allclose(losses[:8], losses[8:], rtol=1e-6)
+    epochs = [row for row in rows if row["kind"] == "epoch"]
+    np.testing.assert_allclose(epochs[0][records.TRAIN_LOSS], np.mean(losses[:8]), rtol=1e-5)
+    # Accuracy stands on marks (3, 6, 8 of each epoch) and is that of the window.
+    marks = [row for row in steps if records.TRAIN_ACCURACY in row]
+    assert [row["step"] for row in marks] == [3, 6, 8, 11, 14, 16]
+    mean = np.average([row[records.TRAIN_ACCURACY] for row in marks[:3]], weights=[3, 3, 2])
+    np.testing.assert_allclose(mean, epochs[0][records.TRAIN_ACCURACY], rtol=1e-5)
+    assert result["status"] == "completed" and result["epochs"] == 2
+    assert result["loss_scale"] == {"mode": "dynamic", "initial": 2.0**15, "final": 2.0**15,
+                                    "min": 2.0**15, "max": 2.0**15, "skipped": 0,
+                                    "first_skips": []}  # fmt: skip
+    # The clock began after the first step, which compiled.
+    assert result["step_time_ms"]["n"] == 15
+
+
+def test_skips_are_seen_at_their_step(tmp_path):
+    class Poisoned(keras.losses.Loss):
+        """Infinite on the steps that hold a marked target."""
+
+        def call(self, y_true, y_pred):
+            return keras.ops.where(y_true > 5, math.inf, 1.0) * keras.ops.square(y_pred)
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile(tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.01)), loss=Poisoned())
+    targets = np.zeros(64, "float32")
+    targets[[16, 17, 40]] = 9  # in batches 3 and 6
+    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", log_every=100)
+    model.fit(INPUTS, targets, batch_size=8, verbose=0, shuffle=False, callbacks=[telemetry])
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["loss_scale"]["first_skips"] == [3, 6]
+    assert (result["steps_attempted"], result["steps_applied"]) == (8, 6)
+    scales = [row[records.SCALE] for row in rows if row["kind"] == "step"]
+    assert scales == [2.0**15] * 3 + [2.0**14] * 3 + [2.0**13] * 2
+    assert result["loss_scale"]["min"] == 2.0**13
+    assert rows[2][records.TRAIN_LOSS] == math.inf
+    assert records.VALIDATION_ACCURACY not in rows[-1]
+
+
+def test_another_optimizer_gets_a_row_for_each_mark(tmp_path):
+    rows, result = fit(tmp_path, keras.optimizers.SGD(0.0))
+    steps = [row for row in rows if row["kind"] == "step"]
+    assert [row["step"] for row in steps] == [3, 6, 8, 11, 14, 16]
+    epoch = next(row for row in rows if row["kind"] == "epoch")
+    mean = np.average([row[records.TRAIN_LOSS] for row in steps[:3]], weights=[3, 3, 2])
+    np.testing.assert_allclose(mean, epoch[records.TRAIN_LOSS], rtol=1e-5)
+    assert all(records.GRADIENT_NORM not in row and records.SCALE not in row for row in steps)
+    assert result["loss_scale"] is None and result["steps_applied"] is None
+
+
+def test_a_small_history_is_read_before_it_overflows(tmp_path):
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.1), history=2)
+    rows, _ = fit(tmp_path, optimizer, log_every=50)
+    assert [row["step"] for row in rows if row["kind"] == "step"] == list(range(1, 17))
+
+
+def test_float16_without_scaling_is_warned_of_by_name(tmp_path):
+    half = keras.layers.Dense(1, dtype="mixed_float16", name="half")
+    model = keras.Sequential([keras.Input((4,)), half])
+    with pytest.warns(UserWarning, match="half.*LossScaleOptimizer"):
+        fit(tmp_path, keras.optimizers.SGD(0.1), model=model, epochs=1)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_no_warning_where_nothing_needs_scaling(tmp_path, policy):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(tmp_path, keras.optimizers.SGD(0.1), policy=policy, epochs=1)
+
+
+def test_a_completed_run_is_not_overwritten(tmp_path):
+    fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
+    with pytest.raises(ValueError, match="finished run"):
+        fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)

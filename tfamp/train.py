@@ -1,0 +1,89 @@
+"""python -m tfamp.train: trains a ResNet or a ViT under a precision policy and logs what it did."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+from absl import app, flags
+
+from tfamp.run import flags as run_flags
+from tfamp.run import quiet
+from tfamp.run.errors import InputError
+
+flags.adopt_module_key_flags(run_flags)
+
+
+def main(argv: list[str]) -> int:
+    """Runs one training; see the module's flags.
+
+    Returns:
+        0 completed, 1 failed, 2 bad input, 128 + signal where a signal ended the run.
+    """
+    try:
+        config = run_flags.config_from_flags()
+        _check_names(config)
+    except InputError as error:
+        run_flags.exit_with_input_error(error)
+    quiet.import_tensorflow(float16="float16" in config.policy)
+
+    from tfamp.precision.collapse import LossScaleCollapse
+    from tfamp.training import trainer
+    from tfamp.training.interrupt import RunInterrupted
+
+    place = os.path.join(config.logdir, config.run_name or "")
+    try:
+        result = trainer.train(config, command_line=sys.argv)
+    except InputError as error:
+        run_flags.exit_with_input_error(error)
+    except RunInterrupted as stopped:
+        print(f"\nInterrupted: {stopped}. What was measured is in {place}.", file=sys.stderr)
+        return 128 + stopped.signum
+    except LossScaleCollapse as collapse:
+        print(f"\n{collapse}\nThe rows are in {place}.", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        print(f"\nThe run failed; the error is in {place}/result.json too.", file=sys.stderr)
+        return 1
+    print(summary(result, place))
+    return 0
+
+
+def _check_names(config: Any) -> None:
+    # Cheap checks first: a typing error should not cost TensorFlow's import.
+    from tfamp.models import registry as model_registry
+
+    model_registry.check_name(config.model)
+
+
+def summary(result: dict[str, Any], place: str) -> str:
+    """The lines that a completed run ends with."""
+    lines = [f"{result['model']} under {result['policy']}, {result['loop']} loop: completed"]
+    lines.append(f"  validation accuracy  {100 * result['validation_accuracy']:.2f} %")
+    epochs = result["epoch_time_sec"]
+    lines.append(f"  epoch time           {epochs[-1]:.1f} s (first {epochs[0]:.1f} s)")
+    if result["step_time_ms"]:
+        time = result["step_time_ms"]
+        lines.append(
+            f"  step time            {time['median']:.1f} ms median, {time['p95']:.1f} ms p95, "
+            f"{result['examples_per_sec']:.0f} examples/s"
+        )
+    if result["device_peak_bytes"]:
+        device = result["device"].split(" ")[0]
+        lines.append(f"  {device} peak memory    {result['device_peak_bytes'] / 2**20:.0f} MiB")
+    scale = result["loss_scale"]
+    if scale:
+        lines.append(
+            f"  loss scale           {scale['initial']:g} -> {scale['final']:g} ({scale['mode']}), "
+            f"{scale['skipped']} of {result['steps_attempted']} steps skipped"
+        )
+    lines.append(f"  files                {place}")
+    lines.append(f"  look                 scripts/tensorboard.sh {os.path.dirname(place) or '.'}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=run_flags.parse_or_exit)

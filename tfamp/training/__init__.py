@@ -1,0 +1,1 @@
+"""How a run proceeds: optimizer, loops, telemetry, and the run as a whole."""

@@ -1,0 +1,98 @@
+"""The custom loop: a tf.function over a GradientTape, several steps inside one call."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+
+class CustomLoop:
+    """Trains a compiled model without `fit`, step for step as `fit` would.
+
+    The model is compiled so that loss, metrics and optimizer have one home; training itself is
+    the dozen lines of `_step`.
+
+    Args:
+        model: A compiled model; `compile` chose the optimizer, XLA and the steps per execution.
+        loss: The loss function of (labels, logits).
+    """
+
+    def __init__(self, model: keras.Model, loss: keras.losses.Loss) -> None:
+        self.model = model
+        self.loss = loss
+        self._mean_loss = keras.metrics.Mean(name="loss")
+        self._accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+        model.optimizer.build(model.trainable_variables)
+        self._one_step = tf.function(self._step, jit_compile=model.jit_compile)
+        self._some_steps = tf.function(self._steps)
+
+    def _step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """One step.
+
+        Args:
+            images: float32 [batch, height, width, channels].
+            labels: float32 [batch, classes].
+        """
+        optimizer, variables = self.model.optimizer, self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss = self.loss(labels, logits)
+            if self.model.losses:
+                loss += tf.add_n([tf.cast(extra, loss.dtype) for extra in self.model.losses])
+            scaled_loss = optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled_loss, variables)
+        optimizer.apply(gradients, variables)
+        self._mean_loss.update_state(loss)
+        self._accuracy.update_state(labels, logits)
+
+    def _steps(self, iterator: tf.data.Iterator, count: tf.Tensor) -> dict[str, tf.Tensor]:
+        for _ in tf.range(count):
+            self._one_step(*next(iterator))
+        return {"loss": self._mean_loss.result(), "accuracy": self._accuracy.result()}
+
+    def run(
+        self,
+        train: tf.data.Dataset,
+        validation: tf.data.Dataset | None,
+        epochs: int,
+        steps_per_epoch: int,
+        callbacks: keras.callbacks.CallbackList,
+    ) -> None:
+        """Trains and evaluates, calling the callbacks where `fit` would.
+
+        Args:
+            train: Endless batches of (images, labels).
+            validation: All batches of the validation set; None evaluates nothing.
+            epochs: Epochs to train.
+            steps_per_epoch: Steps in each.
+            callbacks: What to call.
+        """
+        iterator = iter(train)
+        chunk = self.model.steps_per_execution
+        self.model.stop_training = False
+        callbacks.on_train_begin()
+        epoch_logs: dict[str, float] = {}
+        for epoch in range(epochs):
+            self._mean_loss.reset_state()
+            self._accuracy.reset_state()
+            callbacks.on_epoch_begin(epoch)
+            logs: dict[str, tf.Tensor] = {}
+            for begin in range(0, steps_per_epoch, chunk):
+                count = min(chunk, steps_per_epoch - begin)
+                callbacks.on_train_batch_begin(begin)
+                logs = self._some_steps(iterator, tf.constant(count))
+                callbacks.on_train_batch_end(begin + count - 1, logs)
+                if self.model.stop_training:
+                    break
+            measured: dict[str, float] = {}
+            if validation is not None:
+                measured = self.model.evaluate(
+                    validation, callbacks=callbacks, verbose=0, return_dict=True
+                )
+            epoch_logs = {name: float(value) for name, value in logs.items()}
+            epoch_logs |= {f"val_{name}": value for name, value in measured.items()}
+            callbacks.on_epoch_end(epoch, epoch_logs)
+            if self.model.stop_training:
+                break
+        self.model.optimizer.finalize_variable_values(self.model.trainable_weights)
+        callbacks.on_train_end(epoch_logs)

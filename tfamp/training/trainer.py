@@ -1,0 +1,299 @@
+"""A run as a whole: from a config to a finished run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfamp.data import registry as data_registry
+from tfamp.models import registry as model_registry
+from tfamp.precision import policy as policy_lib
+from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.run import dashboard, memory, provenance, records
+from tfamp.run.config import Config
+from tfamp.run.directory import RunDirectory, write_json
+from tfamp.run.errors import InputError
+from tfamp.training import optim
+from tfamp.training.callbacks import DeviceCallbackList
+from tfamp.training.custom import CustomLoop
+from tfamp.training.interrupt import RunInterrupted, StopOnSignal
+from tfamp.training.profile import ProfileSteps
+from tfamp.training.progress import ProgressBar
+from tfamp.training.telemetry import PrecisionTelemetry
+
+
+@dataclasses.dataclass
+class Run:
+    """A run that is built and has not begun.
+
+    Attributes:
+        config: The resolved config; `jit_compile` and `steps_per_epoch` are decided.
+        data: The data.
+        model: The compiled model.
+        loss: Its loss function.
+        forced_float32: Paths of the layers that `--float32_layers` forced.
+    """
+
+    config: Config
+    data: data_registry.ImageData
+    model: keras.Model
+    loss: keras.losses.Loss
+    forced_float32: list[str]
+
+    @property
+    def optimizer(self) -> LossScaleOptimizer:
+        """The optimizer, with the bookkeeping of loss scaling."""
+        return self.model.optimizer
+
+
+def build(config: Config) -> Run:
+    """Builds data, model and optimizer. The global policy must be set already.
+
+    Raises:
+        InputError: The config asks for something that is not there or does not fit.
+    """
+    keras.utils.set_random_seed(config.seed)
+    data = data_registry.load(
+        config.dataset,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        image_size=config.image_size,
+        data_dir=config.data_dir,
+        num_classes=config.num_classes,
+        num_examples=config.num_examples,
+        augment=config.augment,
+        deterministic=config.deterministic,
+    )
+    # Again, so that the weights do not depend on how the data was made.
+    keras.utils.set_random_seed(config.seed)
+    model = model_registry.build(config.model, data.image_shape, data.num_classes)
+    forced = policy_lib.force_float32(model, config.float32_layers)
+    has_float16 = bool(policy_lib.float16_layers(model))
+    if not has_float16 and config.static_loss_scale is not None:
+        raise InputError(
+            f"--loss_scale={config.loss_scale}, but no layer of {config.model} computes in "
+            "float16. Leave --loss_scale out."
+        )
+    config = dataclasses.replace(
+        config,
+        steps_per_epoch=_steps_per_epoch(config, data.steps_per_epoch),
+        jit_compile=_decide_jit(config.jit_compile, has_float16),
+    )
+    steps = config.epochs * (config.steps_per_epoch or 0)
+    optimizer = optim.build(
+        config,
+        total_updates=max(1, steps // config.accumulation_steps),
+        scaled=has_float16,
+        history=config.log_every + config.steps_per_execution,
+    )
+    loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=config.label_smoothing
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=loss,
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+    )
+    return Run(config, data, model, loss, forced)
+
+
+def _steps_per_epoch(config: Config, whole: int) -> int:
+    # fit always runs whole executions: an epoch that is no multiple would grow beyond its end.
+    steps = config.steps_per_epoch or whole
+    rounded = steps - steps % config.steps_per_execution
+    if rounded == 0:
+        raise InputError(
+            f"--steps_per_execution={config.steps_per_execution} exceeds the {steps} steps of an "
+            "epoch. Set a smaller one, or a larger --steps_per_epoch."
+        )
+    return rounded
+
+
+def _decide_jit(asked: bool | None, has_float16: bool) -> bool:
+    # float16 on a CPU is emulated op by op without XLA: three times slower (DESIGN.md).
+    if asked is not None:
+        return asked
+    return has_float16 or bool(tf.config.list_physical_devices("GPU"))
+
+
+def train(
+    config: Config, command_line: Sequence[str] = (), say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Trains as the config says and writes the run directory.
+
+    Args:
+        config: A resolved config.
+        command_line: What the user typed, for config.json.
+        say: Where lines for the user go.
+
+    Returns:
+        The result, as in result.json: `status` is completed, interrupted or failed.
+
+    Raises:
+        InputError: The config cannot be run; nothing was written.
+        RunInterrupted: A signal ended the run; result.json says so.
+        Exception: Whatever made the run fail; result.json says so.
+    """
+    directory = RunDirectory(f"{config.logdir}/{config.run_name}")
+    directory.check(config.overwrite)
+    run, telemetry = None, None
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(StopOnSignal())
+        try:
+            memory.grow_gpu_memory()
+            stack.enter_context(policy_lib.tf32(config.tf32))
+            stack.enter_context(policy_lib.global_policy(config.policy))
+            if config.deterministic:
+                tf.config.experimental.enable_op_determinism()
+            say(f"Building {config.model} and loading {config.dataset} ...")
+            run = build(config)
+            directory.prepare(config.overwrite)
+            write_json(directory.config, _config_record(run, command_line))
+            _say_what(run, say)
+            telemetry = PrecisionTelemetry(
+                directory.path,
+                log_every=config.log_every,
+                batch_size=config.batch_size,
+                owns_result=False,
+            )
+            _write_dashboard(run, directory)
+            _loop(run, telemetry, stop)
+        except InputError:
+            raise
+        except BaseException as error:
+            if run is None:
+                directory.prepare(config.overwrite)
+            _finish(config, telemetry, directory, error)
+            raise
+        return _finish(run.config, telemetry, directory, None)
+
+
+def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
+    config, model, data = run.config, run.model, run.data
+    steps = config.steps_per_epoch or data.steps_per_epoch
+    callbacks: list[keras.callbacks.Callback] = []
+    profiler = None
+    if config.profile_steps:
+        profiler = ProfileSteps(str(telemetry.directory.path / "train"), *config.profile_steps)
+        callbacks.append(profiler)
+    callbacks += [telemetry, ProgressBar(telemetry, config.epochs, steps)]
+    if config.ema_momentum is not None:
+        callbacks.append(keras.callbacks.SwapEMAWeights())
+    callbacks.append(stop)
+    listed = DeviceCallbackList(
+        callbacks, add_history=True, model=model, epochs=config.epochs, steps=steps, verbose=0
+    )
+    if config.loop == "custom":
+        CustomLoop(model, run.loss).run(data.train, data.validation, config.epochs, steps, listed)
+    else:
+        model.fit(
+            data.train,
+            validation_data=data.validation,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            callbacks=listed,
+            shuffle=False,
+            verbose=0,
+        )
+    if profiler and not profiler.has_traced:
+        warnings.warn(
+            f"--profile_steps: the run ended before step {profiler.first}, nothing was traced.",
+            stacklevel=2,
+        )
+
+
+def _finish(
+    config: Config,
+    telemetry: PrecisionTelemetry | None,
+    directory: RunDirectory,
+    error: BaseException | None,
+) -> dict[str, Any]:
+    status = "completed"
+    if error is not None:
+        was_stopped = isinstance(error, (RunInterrupted, KeyboardInterrupt))
+        status = "interrupted" if was_stopped else "failed"
+    device = memory.training_device()
+    result: dict[str, Any] = {
+        "schema_version": records.SCHEMA_VERSION,
+        "status": status,
+        "error": _error_text(error) if status == "failed" else None,
+        "policy": config.policy,
+        "loop": config.loop,
+        "model": config.model,
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "tf32": policy_lib.computes_in_tf32(),
+        "jit_compile": config.jit_compile,
+        "device": f"{device} ({memory.device_name(device)})",
+        "versions": provenance.versions(),
+    }
+    if telemetry is not None:
+        telemetry.event(status, {"error": _error_text(error)} if error else None)
+        telemetry.close()
+        result |= telemetry.result()
+    write_json(directory.result, result)
+    return result
+
+
+def _error_text(error: BaseException | None) -> str | None:
+    return None if error is None else f"{type(error).__name__}: {error}"
+
+
+def _config_record(run: Run, command_line: Sequence[str]) -> dict[str, Any]:
+    device = memory.training_device()
+    return {
+        "schema_version": records.SCHEMA_VERSION,
+        "config": run.config.to_json(),
+        "command_line": list(command_line),
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "device": f"{device} ({memory.device_name(device)})",
+        "tf32": policy_lib.computes_in_tf32(),
+        "parameters": run.model.count_params(),
+        "forced_float32_layers": run.forced_float32,
+    }
+
+
+def _write_dashboard(run: Run, directory: RunDirectory) -> None:
+    config = run.config
+    writer = dashboard.ScalarWriter(directory.path)
+    writer.write_summary(0, dashboard.layout())
+    writer.write_summary(0, dashboard.experiment())
+    hparams: dict[str, str | int] = {
+        "policy": config.policy,
+        "model": config.model,
+        "loop": config.loop,
+        "seed": config.seed,
+    }
+    writer.write_summary(0, dashboard.session_start(hparams, directory.path.name))
+    writer.close()
+
+
+def _say_what(run: Run, say: Callable[[str], None]) -> None:
+    config, data, optimizer = run.config, run.data, run.optimizer
+    device = memory.training_device()
+    xla = "with XLA" if run.model.jit_compile else "without XLA"
+    scale = "none"
+    if optimizer.is_scaling:
+        kind = "dynamic, from" if optimizer.dynamic else "static,"
+        scale = f"{kind} {optimizer.initial_scale:g}"
+    tf32 = ", TF32 on" if policy_lib.computes_in_tf32() else ""
+    say(
+        f"{config.model}, {run.model.count_params():,} parameters, {config.policy}{tf32}, {xla}, "
+        f"on {device} ({memory.device_name(device)})"
+    )
+    say(
+        f"{data.name}: {data.num_train:,} training and {data.num_validation:,} validation images, "
+        f"{config.epochs} epochs of {config.steps_per_epoch} steps of {config.batch_size}, "
+        f"{config.loop} loop, {config.optimizer}, loss scale: {scale}"
+    )
+    if run.forced_float32:
+        say(f"Forced to float32: {', '.join(run.forced_float32)}")
