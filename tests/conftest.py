@@ -6,6 +6,7 @@ from tfamp.run import quiet
 
 quiet.import_tensorflow(float16=True)
 
+import pathlib  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
 import keras  # noqa: E402
@@ -23,3 +24,24 @@ def clean_keras() -> Iterator[None]:
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+DEBIAN_FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture(scope="session")
+def debian_source() -> pathlib.Path:
+    """The folder of Debian's Fashion-MNIST files."""
+    if not (DEBIAN_FASHION_MNIST / "train-images-idx3-ubyte.gz").exists():
+        pytest.skip("needs the Debian package dataset-fashion-mnist")
+    return DEBIAN_FASHION_MNIST
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist_dir(debian_source, tmp_path_factory) -> pathlib.Path:
+    """A --data_dir with the real TFDS set fashion_mnist, prepared with no network."""
+    from tests.data.debian_fashion_mnist import prepare_fashion_mnist
+
+    data_dir = tmp_path_factory.mktemp("tfds")
+    prepare_fashion_mnist(data_dir)
+    return data_dir

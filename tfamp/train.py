@@ -77,8 +77,8 @@ def summary(result: dict[str, Any], place: str) -> str:
     scale = result["loss_scale"]
     if scale:
         lines.append(
-            f"  loss scale           {scale['initial']:g} -> {scale['final']:g} ({scale['mode']}), "
-            f"{scale['skipped']} of {result['steps_attempted']} steps skipped"
+            f"  loss scale           {scale['initial']:.9g} -> {scale['final']:.9g} "
+            f"({scale['mode']}), {scale['skipped']} of {result['steps_attempted']} steps skipped"
         )
     lines.append(f"  files                {place}")
     lines.append(f"  look                 scripts/tensorboard.sh {os.path.dirname(place) or '.'}")

@@ -95,6 +95,13 @@ class Config:
         return None if self.loss_scale in LOSS_SCALE_MODES else float(self.loss_scale)
 
     @property
+    def scale_settings(self) -> tuple[str, ...]:
+        """Names of the loss-scale flags that differ from their defaults, bar `none`."""
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        names = ("loss_scale", *DYNAMIC_SCALE_FLAGS)
+        return tuple(n for n in names if getattr(self, n) not in (fields[n], "none"))
+
+    @property
     def is_user_model(self) -> bool:
         """Whether the model comes from a file of the user's, `path/to/file.py:function`."""
         return ":" in self.model

@@ -90,4 +90,4 @@ class ProgressBar(keras.callbacks.Callback):
 
 def _joined(figures: list[tuple[str, float]]) -> str:
     whole = ("loss_scale", "skipped")
-    return "  ".join(f"{n} {v:g}" if n in whole else f"{n} {v:.4f}" for n, v in figures)
+    return "  ".join(f"{n} {v:.9g}" if n in whole else f"{n} {v:.4f}" for n, v in figures)

@@ -166,10 +166,13 @@ class PrecisionTelemetry(keras.callbacks.Callback):
     # What others ask.
 
     def event(self, name: str, values: dict[str, Any] | None = None) -> None:
-        """Writes an event row."""
+        """Writes an event row, after the rows of the steps before it."""
         if self._is_open:
-            epoch = getattr(self, "_epoch", 0)
-            self._rows.write("event", self.step, epoch, {"event": name} | (values or {}))
+            try:
+                self._write_steps({})
+            finally:
+                epoch = getattr(self, "_epoch", 0)
+                self._rows.write("event", self.step, epoch, {"event": name} | (values or {}))
 
     def close(self) -> None:
         """Writes the steps that are still on the device and closes the files; safe to repeat."""

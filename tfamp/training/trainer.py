@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -75,10 +76,11 @@ def build(config: Config) -> Run:
     model = model_registry.build(config.model, data.image_shape, data.num_classes)
     forced = policy_lib.force_float32(model, config.float32_layers)
     has_float16 = bool(policy_lib.float16_layers(model))
-    if not has_float16 and config.static_loss_scale is not None:
+    if not has_float16 and config.scale_settings:
+        name = config.scale_settings[0]
         raise InputError(
-            f"--loss_scale={config.loss_scale}, but no layer of {config.model} computes in "
-            "float16. Leave --loss_scale out."
+            f"--{name}={getattr(config, name)}, but no layer of {config.model} computes in "
+            f"float16. Leave --{name} out."
         )
     config = dataclasses.replace(
         config,
@@ -235,9 +237,14 @@ def _finish(
         "device": f"{device} ({memory.device_name(device)})",
         "versions": provenance.versions(),
     }
+    if error is not None:
+        # First what is certain: after a failure the device may answer no more.
+        write_json(directory.result, result)
     if telemetry is not None:
-        telemetry.event(status, {"error": _error_text(error)} if error else None)
-        telemetry.close()
+        try:
+            telemetry.event(status, {"error": _error_text(error)} if error else None)
+        finally:
+            telemetry.close()
         result |= telemetry.result()
     write_json(directory.result, result)
     return result
@@ -257,9 +264,13 @@ def _config_record(run: Run, command_line: Sequence[str]) -> dict[str, Any]:
         "git_revision": provenance.git_revision(),
         "device": f"{device} ({memory.device_name(device)})",
         "tf32": policy_lib.computes_in_tf32(),
-        "parameters": run.model.count_params(),
+        "trainable_parameters": _trainable(run.model),
         "forced_float32_layers": run.forced_float32,
     }
+
+
+def _trainable(model: keras.Model) -> int:
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def _write_dashboard(run: Run, directory: RunDirectory) -> None:
@@ -284,11 +295,11 @@ def _say_what(run: Run, say: Callable[[str], None]) -> None:
     scale = "none"
     if optimizer.is_scaling:
         kind = "dynamic, from" if optimizer.dynamic else "static,"
-        scale = f"{kind} {optimizer.initial_scale:g}"
+        scale = f"{kind} {optimizer.initial_scale:.9g}"
     tf32 = ", TF32 on" if policy_lib.computes_in_tf32() else ""
     say(
-        f"{config.model}, {run.model.count_params():,} parameters, {config.policy}{tf32}, {xla}, "
-        f"on {device} ({memory.device_name(device)})"
+        f"{config.model}, {_trainable(run.model):,} trainable parameters, {config.policy}{tf32}, "
+        f"{xla}, on {device} ({memory.device_name(device)})"
     )
     say(
         f"{data.name}: {data.num_train:,} training and {data.num_validation:,} validation images, "
