@@ -63,9 +63,3 @@ def test_flags_are_read_in_one_place():
         "run/flags.py",
         "train.py",
     }
-
-
-def test_modules_stay_small():
-    sizes = {p.relative_to(PACKAGE).as_posix(): len(p.read_text().splitlines())
-             for p in PACKAGE.rglob("*.py")}  # fmt: skip
-    assert {name: n for name, n in sizes.items() if n > 350} == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from typing import Any
@@ -27,7 +28,10 @@ def main(argv: list[str]) -> int:
         _check_names(config)
     except InputError as error:
         run_flags.exit_with_input_error(error)
-    quiet.import_tensorflow(float16="float16" in config.policy)
+    try:
+        quiet.import_tensorflow(float16="float16" in config.policy)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
     from tfamp.precision.collapse import LossScaleCollapse
     from tfamp.training import trainer

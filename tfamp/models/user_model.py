@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -73,7 +74,8 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
         `(batch, num_classes)`.
 
     Raises:
-        InputError: The file or the function fails, or returns something that does not fit.
+        InputError: The file fails to import, or the function takes or returns what does not fit.
+        Exception: Whatever the function itself raises: a bug of its own, not a wrong flag.
     """
     import keras
 
@@ -81,8 +83,9 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     path, _ = _split(name)
     with _importable_directory(path.parent):
         function = _function(name)
-        with _explained(f"--model={name}: the function failed", path):
-            model = function(input_shape, num_classes)
+        with _explained(f"--model={name}: the function takes other arguments", path):
+            inspect.signature(function).bind(input_shape, num_classes)
+        model = function(input_shape, num_classes)
     if not isinstance(model, keras.Model):
         raise InputError(
             f"--model={name}: the function returned {type(model).__name__}, not a keras.Model. "

@@ -60,7 +60,9 @@ class StepHistory:
         position = tf.cast(self.count.value % self.size, tf.int32)
         here = tf.equal(tf.range(self.size), position)[:, tf.newaxis]
         self.rows.assign(tf.where(here, row, self.rows.value))
-        self.count.assign_add(1)
+        # Only once the values are there: a step that breaks off leaves no entry.
+        with tf.control_dependencies([row]):
+            self.count.assign_add(1)
 
     def read(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
         """Copies the kept steps to the host; this waits for the device.

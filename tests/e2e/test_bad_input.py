@@ -1,0 +1,348 @@
+"""Bad input is refused with one message and exit code 2; what fails later says so and ends in 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+from short_runs import HERE, ODD, TINY
+
+from tfamp import train as command
+from tfamp.run import flags as run_flags
+from tfamp.run import records
+
+ROOT = Path(__file__).parents[2]
+FILE = HERE / "tiny_model.py"
+LOOPS = ("fit", "custom")
+SHORT = (
+    f"--model={TINY}",
+    "--epochs=1",
+    "--steps_per_epoch=4",
+    "--batch_size=50",
+    "--jit_compile=off",
+    "--run_name=run",
+)
+
+
+def in_a_process(*arguments, python=(), cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, *python, "-m", "tfamp.train", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+
+
+def in_this_process(*arguments):
+    """What `python -m tfamp.train` does, less the process. Returns the exit code."""
+    with flagsaver.flagsaver():
+        try:
+            return command.main(run_flags.parse_or_exit(["train", *arguments]))
+        except SystemExit as stopped:
+            return stopped.code
+
+
+def message_in(stderr):
+    """The one message of a refusal."""
+    message, help_line, rest = stderr.split("\n", 2)
+    assert message.startswith("tfamp: ")
+    assert help_line == "Run with --helpshort to see every flag."
+    assert rest == ""
+    return message.removeprefix("tfamp: ")
+
+
+# In a process, as a user meets it.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--polcy=float16"], "Unknown command line flag 'polcy'. Did you mean: policy"),
+        (["--policy=mixed_float61"], "Unknown policy 'mixed_float61'. Did you mean 'mixed_float16"),
+        (["--model=resnet21"], "Unknown model 'resnet21'. Did you mean 'resnet20'?"),
+        ([f"--model={FILE}:no_model"], "the function returned int, not a keras.Model"),
+    ],
+)
+def test_a_refusal_is_one_message_and_exit_code_2(arguments, expected, tmp_path):
+    done = in_a_process(*arguments, f"--logdir={tmp_path}/logs")
+    assert done.returncode == 2
+    assert expected in message_in(done.stderr)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+def test_helpshort_lists_every_flag_and_imports_no_tensorflow():
+    done = in_a_process("--helpshort", python=["-X", "importtime"])
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tfamp.run.flags" in imported
+    assert not [name for name in imported if re.match(r"(tensorflow|keras|numpy)\b", name)]
+    for flag in flags.FLAGS.flags_by_module_dict()["tfamp.run.flags"]:
+        assert re.search(rf"^\s+--(\[no\])?{flag.name}:", done.stdout, re.MULTILINE), flag.name
+    assert done.stdout.lstrip().startswith("python -m tfamp.train: trains a ResNet or a ViT")
+
+
+def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
+    done = in_a_process("--model=resnet21", f"--logdir={tmp_path}", python=["-X", "importtime"])
+    assert done.returncode == 2
+    assert "| tfamp.run.flags" in done.stderr.replace("|   ", "| ").replace("|  ", "| ")
+    assert not re.search(r"\| +(tensorflow|keras)$", done.stderr, re.MULTILINE)
+
+
+# In this process, for speed.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # Names.
+        ("--policy=fp16", r"Unknown policy 'fp16'\. .*--policy takes: float32, mixed_float16"),
+        ("--model=vit_tony", r"Unknown model 'vit_tony'\. Did you mean 'vit_tiny'\?"),
+        ("--dataset=fashion-mnist", r"'fashion-mnist' is no dataset name\. Did you mean 'fashion"),
+        ("--dataset=cifar1000", r"Unknown dataset 'cifar1000'\. Did you mean 'cifar100?'"),
+        ("--augment=mixup", r"Unknown augmentation 'mixup'\. Did you mean 'mixup_cutmix'\?"),
+        ("--optimizer=adam", r"Unknown optimizer 'adam'\. Did you mean 'adamw'\?"),
+        ("--epoch=3", r"Unknown command line flag 'epoch'\. Did you mean: epochs"),
+        # Sizes.
+        ("--epochs=0", r"--epochs=0: it must be 1 or more"),
+        ("--epochs=-1", r"--epochs=-1: it must be 1 or more"),
+        ("--batch_size=0", r"--batch_size=0: it must be 1 or more"),
+        ("--batch_size=-64", r"--batch_size=-64: it must be 1 or more"),
+        ("--batch_size=5001", r"--batch_size=5001 is more than the 5000 training examples"),
+        ("--image_size=0", r"--image_size=0: it must be 1 or more"),
+        ("--image_size=-28", r"--image_size=-28: it must be 1 or more"),
+        ("--steps_per_epoch=0", r"--steps_per_epoch=0: it must be 1 or more"),
+        ("--num_examples=-1 --dataset=synthetic", r"--num_examples=-1: it must be 1 or more"),
+        ("--num_classes=1 --dataset=synthetic", r"--num_classes=1: a classifier needs 2 classes"),
+        ("--num_classes=10", r"--num_classes=10 does not go with --dataset=fashion_mnist_mini"),
+        ("--num_examples=9", r"--num_examples=9 does not go with --dataset=fashion_mnist_mini"),
+        ("--learning_rate=0", r"--learning_rate=0: it must be above 0"),
+        ("--learning_rate=nan", r"--learning_rate=nan: it must be above 0"),
+        ("--log_every=0", r"--log_every=0: it must be 1 or more"),
+        ("--steps_per_execution=99 --steps_per_epoch=9", r"exceeds the 9 steps of an epoch"),
+        ("--profile_steps=9,3", r"--profile_steps=9,3: give the first and the last step"),
+        # Loss scaling.
+        ("--policy=float16 --loss_scale=-1", r"--loss_scale=-1: it takes 'dynamic', 'none' or a"),
+        ("--loss_scale=1024", r"--loss_scale=1024.* computes in float16|only float16 needs"),
+        (
+            "--policy=bfloat16 --initial_loss_scale=1024 --model=resnet20",
+            r"--initial_loss_scale with --policy=bfloat16: only float16 needs a loss scale",
+        ),
+        (
+            "--policy=mixed_bfloat16 --max_skipped_in_a_row=3 --model=resnet20",
+            r"--max_skipped_in_a_row with --policy=mixed_bfloat16: only float16 needs",
+        ),
+        ("--policy=float32 --loss_scale=1024 --model=resnet20", r"only float16 needs a loss scale"),
+        ("--policy=float16 --min_loss_scale=65536", r"--initial_loss_scale=32768 lies outside"),
+        # Images that a model cannot take.
+        ("--image_size=4", r"--image_size=4 .*8 or more"),
+        ("--image_size=4 --model=vit_tiny", r"--image_size=4 .*8 or more"),
+        ("--image_size=30 --model=vit_tiny", r"30x30 pixels cannot be cut into .* --image_size=28"),
+        # Models of the user's.
+        ("--model=absent.py:net", r"absent\.py does not exist"),
+        (f"--model={FILE}:tinny", r"has no function 'tinny'\. Did you mean 'tiny'\?"),
+        (f"--model={FILE}:no_model", r"the function returned int, not a keras\.Model"),
+        (f"--model={FILE}:too_narrow", r"output is shape \(None, 9\); it must be .*\(None, 10\)"),
+        (f"--model={FILE}", r"the part after the last colon must name a function"),
+        ("--float32_layers=conv7", r"'conv7' matches no layer of 'tiny'\. Near it: conv\d"),
+        # Sets of TFDS's.
+        ("--dataset=imdb_reviews", r"--dataset=imdb_reviews is no image classification set: its"),
+        ("--dataset=voc", r"--dataset=voc is no image classification set"),
+    ],
+)
+def test_what_is_refused_at_the_door(arguments, expected, tmp_path, capsys):
+    code = in_this_process(*SHORT, f"--logdir={tmp_path}/logs", *arguments.split())
+    said = capsys.readouterr()
+    assert code == 2, said
+    assert re.search(expected, message_in(said.err))
+    # Nothing is left behind.
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("logdir", ["{}/file", "{}/file/deeper", "/dev/null/x", "/proc/tfamp"])
+def test_a_logdir_that_cannot_be_written(logdir, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    code = in_this_process(*SHORT, f"--logdir={logdir.format(tmp_path)}")
+    assert code == 2
+    assert "--logdir" in message_in(capsys.readouterr().err)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_logdir_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    in_this_process(*SHORT, f"--logdir={tmp_path}/file")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--policy=nothing"], ["--batch_size=0"], ["--model=absent.py:net"]]
+)
+def test_a_finished_run_is_not_touched(arguments, tmp_path, capsys):
+    run = tmp_path / "run"
+    for folder in ("train", "validation"):
+        (run / folder).mkdir(parents=True)
+        (run / folder / "events.out.tfevents.1").write_text("events")
+    (run / "metrics.jsonl").write_text('{"kind": "step", "step": 1, "epoch": 0}\n')
+    (run / "result.json").write_text('{"status": "completed"}')
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert in_this_process(*SHORT, f"--logdir={tmp_path}", *arguments) == 2
+    message = message_in(capsys.readouterr().err)
+    if not arguments:
+        assert f"{run} holds a finished run. Set --overwrite" in message
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--batch_size=5001"],
+        ["--float32_layers=conv7"],
+        [f"--model={FILE}:no_model"],
+        ["--num_classes=3"],
+        ["--steps_per_execution=5"],
+    ],
+)
+def test_a_finished_run_survives_an_overwrite_that_is_refused(arguments, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "result.json").write_text('{"status": "completed"}')
+    (run / "metrics.jsonl").write_text("rows\n")
+    assert in_this_process(*SHORT, f"--logdir={tmp_path}", "--overwrite", *arguments) == 2
+    message_in(capsys.readouterr().err)
+    assert (run / "result.json").read_text() == '{"status": "completed"}'
+    assert (run / "metrics.jsonl").read_text() == "rows\n"
+
+
+# What fails later.
+
+
+@pytest.mark.parametrize(
+    ("file", "function", "error"),
+    [
+        (FILE, "needs_data_that_is_not_there", "FileNotFoundError: weights.h5 is not there"),
+        (ODD, "raises_key_error", "KeyError: 'width'"),
+    ],
+)
+def test_a_users_function_that_raises_is_a_failed_run(file, function, error, tmp_path, capsys):
+    arguments = (*SHORT, f"--model={file}:{function}", f"--logdir={tmp_path}/logs")
+    assert in_this_process(*arguments) == 1
+    said = capsys.readouterr().err
+    assert f"def {function}" not in said
+    assert f"in {function}" in said  # The traceback leads to the user's own line.
+    result = json.loads((tmp_path / "logs" / "run" / "result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", error)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_error_in_training(loop, tmp_path, capsys):
+    arguments = (*SHORT, f"--model={ODD}:fails_in_training", f"--loop={loop}", "--log_every=10")
+    assert in_this_process(*arguments, f"--logdir={tmp_path}") == 1
+    said = capsys.readouterr()
+    assert "Traceback" in said.err
+    assert f"The run failed; the error is in {tmp_path}/run/result.json too." in said.err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "planted fault" in result["error"]
+    # The steps before it are there, though none was due to be read yet.
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "step"][:2] == [1, 2]
+    (event,) = [row for row in rows if row["kind"] == "event"]
+    assert (event["event"], rows[-1]) == ("failed", event)
+    assert event["error"] == result["error"]
+
+
+def test_a_device_that_answers_no_more_hides_no_error(tmp_path, capsys, monkeypatch):
+    """What went wrong is on disk before the device is asked for its last steps."""
+    from tfamp.precision.history import StepHistory
+
+    def lost(*_):
+        raise RuntimeError("the device is gone")
+
+    arguments = (*SHORT, f"--model={ODD}:fails_in_training", f"--logdir={tmp_path}")
+    real = StepHistory.read
+    # The first call is that before the first step.
+    calls = iter([real])
+    monkeypatch.setattr(StepHistory, "read", lambda *a: next(calls, lost)(*a))
+    assert in_this_process(*arguments) == 1
+    capsys.readouterr()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert "planted fault" in result["error"]
+    (event,) = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert (event["event"], event["error"]) == ("failed", result["error"])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_step_that_was_broken_off_leaves_no_row_of_zeros(loop, tmp_path, capsys):
+    arguments = (*SHORT, f"--model={ODD}:fails_in_training", f"--loop={loop}", "--log_every=10")
+    assert in_this_process(*arguments, f"--logdir={tmp_path}") == 1
+    capsys.readouterr()
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "step"] == [1, 2]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_collapse_of_the_loss_scale(loop, tmp_path, capsys):
+    arguments = (
+        f"--model={ODD}:overflows",
+        f"--loop={loop}",
+        "--policy=mixed_float16",
+        "--max_skipped_in_a_row=1",
+        "--log_every=2",
+        f"--logdir={tmp_path}",
+    )
+    assert in_this_process(*SHORT, *arguments) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert said.startswith("\nLoss scaling collapsed at step 2: ")
+    assert "The first non-finite gradient is that of '" in said
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert result["error"].startswith("LossScaleCollapse: Loss scaling collapsed at step 2")
+
+
+def test_data_that_breaks_ends_as_failed(tmp_path, capsys, monkeypatch):
+    """Before there is a model or a row."""
+    from tfamp.data import embedded
+
+    def corrupted():
+        raise OSError("fashion_mnist_mini.npz is corrupted")
+
+    monkeypatch.setattr(embedded, "read", corrupted)
+    assert in_this_process(*SHORT, f"--logdir={tmp_path}") == 1
+    assert "Traceback" in capsys.readouterr().err
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["status"] == "failed"
+    assert result["error"] == "OSError: fashion_mnist_mini.npz is corrupted"
+    assert "loss_scale" not in result
+
+
+def test_a_failed_run_may_be_run_again(tmp_path, capsys):
+    place = f"--logdir={tmp_path}"
+    assert in_this_process(*SHORT, place, f"--model={ODD}:fails_in_training") == 1
+    assert in_this_process(*SHORT, place) == 0
+    capsys.readouterr()
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["kind"] == "step"] == [1, 2, 3, 4]
+    assert not [row for row in rows if row["kind"] == "event"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
+
+
+def test_a_run_that_completes_says_what_it_bought(tmp_path, capsys):
+    assert in_this_process(*SHORT, f"--logdir={tmp_path}", "--policy=mixed_float16") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"validation accuracy  {100 * result['validation_accuracy']:.2f} %" in said.out
+    assert "loss scale           32768 -> 32768 (dynamic), 0 of 4 steps skipped" in said.out
+    assert f"files                {tmp_path}/run\n" in said.out
+    assert f"scripts/tensorboard.sh {tmp_path}\n" in said.out

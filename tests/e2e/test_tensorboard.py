@@ -1,0 +1,250 @@
+"""What TensorBoard serves of two real runs, asked over HTTP as its pages ask."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import defaultdict
+
+import pytest
+from short_runs import SHORT, run_once
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+from tfamp.run import records
+from tfamp.run.config import Config, resolve
+
+LOOPS = ("fit", "custom")
+
+TRAIN_TAGS = {
+    "train/loss",
+    "train/accuracy",
+    "optimizer/learning_rate",
+    "scale/value",
+    "scale/growth_counter",
+    "scale/skipped_total",
+    "scale/skipped_in_a_row",
+    "grad/global_norm",
+    "time/step_ms",
+    "time/epoch_sec",
+    "throughput/examples_per_sec",
+    "memory/device_peak_bytes",
+    "memory/device_current_bytes",
+    "memory/host_peak_rss_bytes",
+}
+VALIDATION_TAGS = {"validation/loss", "validation/accuracy"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One run of each loop in one logdir; the first two steps or so are skipped."""
+    logdir = tmp_path_factory.mktemp("logdir")
+    outcomes = {}
+    for loop in LOOPS:
+        values = {
+            "policy": "mixed_float16",
+            "initial_loss_scale": 2.0**24,
+            "loop": loop,
+            "epochs": 2,
+            "seed": 5,
+            "logdir": str(logdir),
+            "run_name": f"run_{loop}",
+        }
+        outcomes[loop] = run_once(resolve(Config(**(SHORT | values))))
+        assert outcomes[loop].error is None
+    return outcomes
+
+
+@pytest.fixture(scope="module")
+def ask(runs):
+    """Starts TensorBoard; returns a function that asks one of its pages."""
+    logdir = str(runs["fit"].path.parent)
+    own = ["--host", "127.0.0.1", "--port", "0", "--load_fast=true"]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, *own],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    try:
+        said = []
+        for line in server.stderr:
+            said.append(line)
+            if " at http://" in line:
+                break
+        else:
+            pytest.fail(f"TensorBoard did not start: {''.join(said)}")
+        address = line.split(" at ")[1].split()[0].rstrip("/")
+
+        def get(page, body=None, **query):
+            url = f"{address}/data/plugin/{page}?{urllib.parse.urlencode(query)}"
+            data = None if body is None else json.dumps(body).encode()
+            request = urllib.request.Request(
+                url, data, {"Content-Type": "application/json"} if data else {}
+            )
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read())
+
+        _wait_until_loaded(get, runs, server)
+        yield get
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def _wait_until_loaded(get, runs, server):
+    # It answers before it has read all files; the last figure written is the one to wait for.
+    last = 8
+    for run in runs.values():
+        name = run.path.name
+        for _ in range(100_000):
+            assert server.poll() is None
+            tags = get("scalars/tags")
+            if (
+                "validation/loss" in tags.get(f"{name}/validation", {})
+                and "time/epoch_sec" in tags.get(f"{name}/train", {})
+                and all(
+                    get("scalars/scalars", run=f"{name}/{folder}", tag=tag)[-1][1] == last
+                    for folder, tag in (
+                        ("train", "time/epoch_sec"),
+                        ("validation", "validation/loss"),
+                    )
+                )
+            ):
+                break
+
+
+def rows_by_tag(run):
+    """(step, value) of each name; for train/ figures the step rows, as the epoch's are means."""
+    series = defaultdict(list)
+    for row in run.rows:
+        for name, value in row.items():
+            if "/" in name and not (row["kind"] == "epoch" and name.startswith("train/")):
+                series[name].append((row["step"], value))
+    return series
+
+
+def same(served, written):
+    assert [step for step, _ in served] == [step for step, _ in written]
+    for (_, mine), (_, other) in zip(served, written, strict=True):
+        mine = float(mine)  # JSON has no inf: TensorBoard sends a word
+        assert mine == pytest.approx(other, rel=1e-6) or (math.isnan(mine) and math.isnan(other))
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_event_files_hold_the_names_of_the_rows_and_their_values(loop, runs):
+    expected = rows_by_tag(runs[loop])
+    found = {}
+    for folder in ("train", "validation"):
+        events = EventAccumulator(str(runs[loop].path / folder), size_guidance={"tensors": 0})
+        events.Reload()
+        for tag in events.Tags()["tensors"]:
+            assert tag not in found
+            found[tag] = [
+                (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
+                for event in events.Tensors(tag)
+            ]
+    assert set(found) == set(expected) == TRAIN_TAGS | VALIDATION_TAGS
+    for tag, series in found.items():
+        same(series, expected[tag])
+
+
+def test_tags_and_runs(ask, runs):
+    tags = {run: set(found) for run, found in ask("scalars/tags").items()}
+    for loop in LOOPS:
+        assert tags[f"run_{loop}/train"] == TRAIN_TAGS
+        assert tags[f"run_{loop}/validation"] == VALIDATION_TAGS
+    assert sorted(run for run, found in tags.items() if found) == [
+        "run_custom/train",
+        "run_custom/validation",
+        "run_fit/train",
+        "run_fit/validation",
+    ]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_values_are_those_of_the_rows(loop, ask, runs):
+    expected = rows_by_tag(runs[loop])
+    assert len(expected[records.TRAIN_LOSS]) == 8
+    assert expected[records.SCALE][0] == (1, 2.0**24)
+    assert expected[records.SKIPPED_TOTAL][-1][1] >= 1
+    for tag in sorted(TRAIN_TAGS | VALIDATION_TAGS):
+        folder = "validation" if tag in VALIDATION_TAGS else "train"
+        served = ask("scalars/scalars", run=f"run_{loop}/{folder}", tag=tag)
+        same([(step, value) for _, step, value in served], expected[tag])
+
+
+METRICS = {
+    ("validation", "validation/accuracy"),
+    ("train", "time/step_ms"),
+    ("train", "memory/device_peak_bytes"),
+}
+
+
+def test_the_hparams_tab_compares_the_runs(ask, runs):
+    experiment = ask("hparams/experiment", {"experimentName": ""})
+    assert {info["name"] for info in experiment["hparamInfos"]} == {
+        "policy", "model", "loop", "seed",
+    }  # fmt: skip
+    metrics = {(info["name"]["group"], info["name"]["tag"]) for info in experiment["metricInfos"]}
+    assert metrics == METRICS
+
+
+def test_hparams_sessions_have_values(ask, runs):
+    experiment = ask("hparams/experiment", {"experimentName": ""})
+    body = {
+        "experimentName": "",
+        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
+        "colParams": [{"metric": info["name"]} for info in experiment["metricInfos"]]
+        + [{"hparam": info["name"]} for info in experiment["hparamInfos"]],
+        "startIndex": 0,
+        "sliceSize": 100,
+    }
+    groups = ask("hparams/session_groups", body)["sessionGroups"]
+    assert len(groups) == 2
+    by_loop = {group["hparams"]["loop"]: group for group in groups}
+    for loop, run in runs.items():
+        group = by_loop[loop]
+        assert group["hparams"] == {
+            "policy": "mixed_float16",
+            "model": run.result["model"],
+            "loop": loop,
+            "seed": 5,
+        }
+        values = {
+            (value["name"]["group"], value["name"]["tag"]): value["value"]
+            for value in group["metricValues"]
+        }
+        assert set(values) == METRICS
+        series = rows_by_tag(run)
+        for (_, tag), value in values.items():
+            assert value == pytest.approx(series[tag][-1][1], rel=1e-6)
+
+
+def test_the_custom_scalars_tab_has_the_layout(ask, runs):
+    layout = ask("custom_scalars/layout")
+    charts = {
+        category["title"]: [chart["title"] for chart in category["chart"]]
+        for category in layout["category"]
+    }
+    assert charts == {
+        "Did it learn": ["Accuracy", "Loss"],
+        "What loss scaling did": ["Loss scale", "Skipped steps", "Gradient norm, unscaled"],
+        "What it cost": ["Step time (ms)", "Device memory peak (bytes)", "Examples per second"],
+    }
+    # And each chart finds its tags.
+    for category in layout["category"]:
+        for chart in category["chart"]:
+            for pattern in chart["multiline"]["tag"]:
+                for loop in LOOPS:
+                    folder = "validation" if pattern.startswith("^validation") else "train"
+                    answer = ask("custom_scalars/scalars", run=f"run_{loop}/{folder}", tag=pattern)
+                    assert answer["regex_valid"], pattern
+                    assert sum(len(x) for x in answer["tag_to_events"].values()) >= 2, pattern

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+
+import pytest
+
+from tfamp.run import config as config_lib
+from tfamp.run.config import Config, resolve
+from tfamp.run.errors import InputError
+
+
+def refused(given=(), **values):
+    """Returns the message with which `resolve` refuses."""
+    with pytest.raises(InputError) as raised:
+        resolve(Config(**values), frozenset(given))
+    return str(raised.value)
+
+
+# What is filled in.
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ("sgd", 0.1, 1e-4)),
+        ({"model": "vit_tiny"}, ("adamw", 1e-3, 0.05)),
+        ({"optimizer": "adamw"}, ("adamw", 1e-3, 0.05)),
+        ({"model": "vit_tiny", "optimizer": "sgd"}, ("sgd", 0.1, 1e-4)),
+        ({"learning_rate": 0.5, "weight_decay": 0.0}, ("sgd", 0.5, 0.0)),
+        ({"model": "nets/vit_mine.py:net"}, ("sgd", 0.1, 1e-4)),
+    ],
+)
+def test_what_the_user_left_open_is_filled_in(values, expected):
+    config = resolve(Config(**values))
+    assert (config.optimizer, config.learning_rate, config.weight_decay) == expected
+
+
+def test_the_default_run_name():
+    assert resolve(Config()).run_name == "resnet20-fashion_mnist_mini-float32-fit-seed0"
+    config = resolve(
+        Config(
+            model="./a b/net.py:tiny",
+            dataset="imagenette/160px-v2",
+            policy="mixed_float16",
+            loop="custom",
+            seed=3,
+        )
+    )
+    assert config.run_name == "._a_b_net.py_tiny-imagenette_160px_v2-mixed_float16-custom-seed3"
+    assert resolve(Config(run_name="mine")).run_name == "mine"
+
+
+def test_two_configs_that_differ_in_what_the_name_shows_have_two_names():
+    changes = [
+        {},
+        {"model": "resnet18"},
+        {"dataset": "synthetic"},
+        {"policy": "bfloat16"},
+        {"loop": "custom"},
+        {"seed": 1},
+    ]
+    names = {resolve(Config(**change)).run_name for change in changes}
+    assert len(names) == len(changes)
+
+
+def test_resolving_twice_changes_nothing():
+    once = resolve(Config(model="vit_tiny", policy="float16"))
+    assert resolve(once) == once
+
+
+def test_a_config_is_frozen_and_goes_to_json():
+    config = resolve(Config(float32_layers=("a", "b"), profile_steps=(2, 3)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1
+    values = json.loads(json.dumps(config.to_json(), allow_nan=False))
+    assert values["float32_layers"] == ["a", "b"]
+    assert values["profile_steps"] == [2, 3]
+    assert set(values) == {field.name for field in dataclasses.fields(Config)}
+
+
+@pytest.mark.parametrize(
+    ("loss_scale", "static"), [("dynamic", None), ("none", None), ("1024", 1024.0), ("2.5", 2.5)]
+)
+def test_static_loss_scale(loss_scale, static):
+    assert Config(loss_scale=loss_scale).static_loss_scale == static
+
+
+def test_scale_settings_are_what_differs_from_the_defaults():
+    assert Config().scale_settings == ()
+    assert Config(loss_scale="none").scale_settings == ()
+    assert Config(loss_scale="8", min_loss_scale=2.0).scale_settings == (
+        "loss_scale",
+        "min_loss_scale",
+    )
+
+
+# Choices.
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "allowed", "near"),
+    [
+        ("policy", "policy", config_lib.POLICIES, "mixed_float61"),
+        ("loop", "loop", config_lib.LOOPS, "custm"),
+        ("augment", "augmentation", config_lib.AUGMENTATIONS, "flip_crp"),
+        ("lr_schedule", "learning-rate schedule", config_lib.LR_SCHEDULES, "cosin"),
+        ("optimizer", "optimizer", config_lib.OPTIMIZERS, "adam"),
+    ],
+)
+def test_an_unknown_choice_lists_the_known_and_guesses(field, kind, allowed, near):
+    message = refused(**{field: near})
+    guess = re.search(r"Did you mean '(\w+)'\?", message)[1]
+    assert guess in allowed
+    assert message == (
+        f"Unknown {kind} {near!r}. Did you mean {guess!r}? --{field} takes: {', '.join(allowed)}."
+    )
+    far = refused(**{field: "zzzzzzzz"})
+    assert far == f"Unknown {kind} 'zzzzzzzz'. --{field} takes: {', '.join(allowed)}."
+    for value in allowed:
+        assert getattr(resolve(Config(**{field: value})), field) == value
+
+
+# Ranges.
+
+COUNTS = (
+    "image_size",
+    "num_classes",
+    "num_examples",
+    "epochs",
+    "steps_per_epoch",
+    "batch_size",
+    "accumulation_steps",
+    "loss_scale_growth_steps",
+    "max_skipped_in_a_row",
+    "steps_per_execution",
+    "log_every",
+)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+@pytest.mark.parametrize("value", [0, -1])
+def test_counts_begin_at_1(name, value):
+    assert refused(**{name: value}) == f"--{name}={value}: it must be 1 or more."
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTS if name != "num_classes"])
+def test_a_count_of_1_is_taken(name):
+    assert getattr(resolve(Config(**{name: 1})), name) == 1
+
+
+def test_one_class_is_no_classification():
+    assert refused(num_classes=1) == "--num_classes=1: a classifier needs 2 classes or more."
+    assert resolve(Config(num_classes=2)).num_classes == 2
+
+
+@pytest.mark.parametrize("name", ["warmup_steps", "seed"])
+def test_these_begin_at_0(name):
+    assert refused(**{name: -1}) == f"--{name}=-1: it must be 0 or more."
+    assert getattr(resolve(Config(**{name: 0})), name) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "bad", "good"),
+    [
+        ("learning_rate", "above 0", [0.0, -0.1], [1e-9, 100.0]),
+        ("weight_decay", "0 or more", [-1e-9], [0.0, 2.0]),
+        ("momentum", "0 or more and below 1", [-0.1, 1.0], [0.0, 0.999]),
+        ("label_smoothing", "0 or more and below 1", [-0.1, 1.0], [0.0, 0.5]),
+        ("clip_global_norm", "above 0", [0.0, -1.0], [1e-6]),
+        ("ema_momentum", "0 or more and below 1", [-0.1, 1.0], [0.0, 0.9999]),
+        ("loss_scale_growth_factor", "above 1", [1.0, 0.5], [1.001, 4.0]),
+        ("loss_scale_backoff_factor", "above 0 and below 1", [0.0, 1.0], [0.01, 0.99]),
+        ("min_loss_scale", "above 0", [0.0, -1.0], [2.0**-20, 1.0]),
+        ("max_loss_scale", "above 0", [0.0, -1.0], [2.0**15]),
+    ],
+)
+def test_intervals(name, bound, bad, good):
+    for value in [*bad, math.nan, math.inf]:
+        message = refused(policy="float16", **{name: value})
+        assert message == f"--{name}={value:g}: it must be {bound}."
+    for value in good:
+        config = resolve(Config(policy="float16", **{name: value}))
+        assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".", "", "  "])
+def test_a_run_name_is_one_folder(name):
+    assert refused(run_name=name) == f"--run_name={name!r}: give one folder name without '/'."
+
+
+@pytest.mark.parametrize("steps", [(0, 3), (5, 4), (-2, -1)])
+def test_profile_steps_are_in_order_from_1(steps):
+    message = refused(profile_steps=steps)
+    assert message.startswith(f"--profile_steps={steps[0]},{steps[1]}: give the first and the last")
+    assert "such as --profile_steps=20,25" in message
+
+
+def test_profiling_one_step():
+    assert resolve(Config(profile_steps=(1, 1))).profile_steps == (1, 1)
+
+
+def test_float32_layers_are_regular_expressions():
+    message = refused(float32_layers=("fine", "conv("))
+    assert message.startswith("--float32_layers: 'conv(' is no regular expression (")
+
+
+# Contradictions.
+
+
+def test_momentum_and_adamw():
+    message = "--momentum was set, but --optimizer=adamw has none. Unset --momentum."
+    assert refused(["momentum"], optimizer="adamw", momentum=0.5) == message
+    assert refused(["momentum"], model="vit_tiny", momentum=0.5) == message
+    assert resolve(Config(optimizer="adamw")).momentum == 0.9
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "dynamik", ""])
+def test_what_a_loss_scale_can_be(value):
+    assert refused(policy="float16", loss_scale=value) == (
+        f"--loss_scale={value}: it takes 'dynamic', 'none' or a positive number, such as "
+        "--loss_scale=1024."
+    )
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "bfloat16"])
+def test_a_static_scale_needs_float16(policy):
+    assert refused(policy=policy, loss_scale="1024") == (
+        f"--loss_scale=1024 with --policy={policy}: only float16 needs a loss scale. Set --policy "
+        "to one of mixed_float16, float16, or leave --loss_scale out."
+    )
+    # A file of the user's may hold float16 layers under any policy; the model decides later.
+    assert resolve(Config(policy=policy, loss_scale="1024", model="net.py:net"))
+
+
+@pytest.mark.parametrize("flag", config_lib.DYNAMIC_SCALE_FLAGS)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "bfloat16"])
+def test_a_flag_of_the_scale_needs_float16(flag, policy):
+    assert refused([flag], policy=policy, max_skipped_in_a_row=3) == (
+        f"--{flag} with --policy={policy}: only float16 needs a loss scale. Set --policy to one of "
+        "mixed_float16, float16, or leave the flag out."
+    )
+    for policy in config_lib.FLOAT16_POLICIES:
+        assert resolve(Config(policy=policy), frozenset([flag]))
+
+
+@pytest.mark.parametrize("flag", config_lib.DYNAMIC_SCALE_FLAGS)
+@pytest.mark.parametrize("loss_scale", ["1024", "none"])
+def test_a_flag_of_the_dynamic_scale_needs_a_dynamic_scale(flag, loss_scale):
+    values = {"policy": "mixed_float16", "loss_scale": loss_scale}
+    if flag == "max_skipped_in_a_row":
+        if loss_scale == "none":
+            message = refused([flag], **values)
+            assert message.startswith("--max_skipped_in_a_row with --loss_scale=none: nothing is")
+        else:
+            assert resolve(Config(**values), frozenset([flag]))
+        return
+    assert refused([flag], **values) == (
+        f"--{flag} with --loss_scale={loss_scale}: it shapes a dynamic scale only. Set "
+        "--loss_scale=dynamic, or leave the flag out."
+    )
+
+
+def test_defaults_of_scale_flags_contradict_nothing():
+    for policy in config_lib.POLICIES:
+        assert resolve(Config(policy=policy), frozenset(["policy"]))
+        assert resolve(Config(policy=policy, loss_scale="none"))
+
+
+@pytest.mark.parametrize(
+    "scales", [(2.0, 1.0, 4.0), (1.0, 8.0, 4.0), (4.0, 3.0, 2.0)], ids=["below", "above", "crossed"]
+)
+def test_the_initial_scale_lies_between_the_bounds(scales):
+    low, start, high = scales
+    values = {"min_loss_scale": low, "initial_loss_scale": start, "max_loss_scale": high}
+    assert refused(policy="mixed_float16", **values) == (
+        f"--initial_loss_scale={start:g} lies outside [--min_loss_scale={low:g}, "
+        f"--max_loss_scale={high:g}]. Move one of the three."
+    )

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams import metadata
+from tensorboard.util import tensor_util
+
+from tfamp.run import dashboard, records
+
+
+def read(folder):
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0})
+    events.Reload()
+    return events
+
+
+def series(events, tag):
+    """Steps and values of one tag."""
+    return [
+        (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
+        for event in events.Tensors(tag)
+    ]
+
+
+def test_numbers_become_scalars_and_nothing_else_does(tmp_path):
+    writer = dashboard.ScalarWriter(tmp_path / "run" / "train")
+    writer.write(1, {"train/loss": 2.5, "scale/skipped_total": 3, "event": "note", "none": None})
+    writer.write(2, {"train/loss": 1.25})
+    writer.write(3, {"event": "only words"})
+    writer.close()
+    events = read(tmp_path / "run" / "train")
+    assert sorted(events.Tags()["tensors"]) == ["scale/skipped_total", "train/loss"]
+    assert series(events, "train/loss") == [(1, 2.5), (2, 1.25)]
+    assert series(events, "scale/skipped_total") == [(1, 3.0)]
+    plugin = events.SummaryMetadata("train/loss").plugin_data.plugin_name
+    assert plugin == "scalars"
+
+
+def test_numbers_that_are_not_finite_are_written_as_they_are(tmp_path):
+    writer = dashboard.ScalarWriter(tmp_path)
+    writer.write(1, {"train/loss": math.nan, "grad/global_norm": math.inf})
+    writer.close()
+    events = read(tmp_path)
+    assert math.isnan(series(events, "train/loss")[0][1])
+    assert series(events, "grad/global_norm") == [(1, math.inf)]
+
+
+def test_a_flush_makes_events_readable(tmp_path):
+    writer = dashboard.ScalarWriter(tmp_path)
+    writer.write(7, {"train/loss": 0.5})
+    writer.flush()
+    assert series(read(tmp_path), "train/loss") == [(7, 0.5)]
+    writer.close()
+
+
+@pytest.fixture
+def summaries(tmp_path):
+    writer = dashboard.ScalarWriter(tmp_path)
+    writer.write_summary(0, dashboard.layout())
+    writer.write_summary(0, dashboard.experiment())
+    hparams = {"policy": "mixed_float16", "model": "vit_tiny", "loop": "fit", "seed": 3}
+    writer.write_summary(0, dashboard.session_start(hparams, "my_run"))
+    writer.close()
+    return read(tmp_path)
+
+
+def test_the_layout_opens_on_what_matters(summaries):
+    (event,) = summaries.Tensors("custom_scalars__config__")
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = {
+        category.title: {chart.title: list(chart.multiline.tag) for chart in category.chart}
+        for category in layout.category
+    }
+    assert charts == {
+        "Did it learn": {
+            "Accuracy": ["^validation/accuracy$", "^train/accuracy$"],
+            "Loss": ["^validation/loss$", "^train/loss$"],
+        },
+        "What loss scaling did": {
+            "Loss scale": ["^scale/value$"],
+            "Skipped steps": ["^scale/skipped_total$"],
+            "Gradient norm, unscaled": ["^grad/global_norm$"],
+        },
+        "What it cost": {
+            "Step time (ms)": ["^time/step_ms$"],
+            "Device memory peak (bytes)": ["^memory/device_peak_bytes$"],
+            "Examples per second": ["^throughput/examples_per_sec$"],
+        },
+    }
+
+
+def test_the_experiment_compares_choices_by_accuracy_time_and_memory(summaries):
+    content = summaries.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    experiment = metadata.parse_experiment_plugin_data(content)
+    assert [info.name for info in experiment.hparam_infos] == ["policy", "model", "loop", "seed"]
+    assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
+        ("validation", records.VALIDATION_ACCURACY),
+        ("train", records.STEP_TIME),
+        ("train", records.DEVICE_PEAK),
+    ]
+
+
+def test_the_session_has_the_runs_choices(summaries):
+    content = summaries.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    session = metadata.parse_session_start_info_plugin_data(content)
+    assert session.hparams["policy"].string_value == "mixed_float16"
+    assert session.hparams["model"].string_value == "vit_tiny"
+    assert session.hparams["loop"].string_value == "fit"
+    assert session.hparams["seed"].number_value == 3
+    assert session.group_name == "my_run"

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from tfamp.run import flags as run_flags
+from tfamp.run.config import Config, resolve
+from tfamp.run.errors import InputError
+
+
+def parse(*arguments):
+    """From a command line to a config; the flags are left as they were."""
+    with flagsaver.flagsaver():
+        run_flags.parse_or_exit(["train", *arguments])
+        return run_flags.config_from_flags()
+
+
+def exits(capsys, *arguments):
+    """Returns what is said where the command line is refused."""
+    with pytest.raises(SystemExit) as stopped:
+        parse(*arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err
+
+
+def own_flags():
+    """Names of the flags that tfamp defines."""
+    return [flag.name for flag in flags.FLAGS.flags_by_module_dict()["tfamp.run.flags"]]
+
+
+def test_there_is_one_flag_for_each_field_and_each_says_what_it_does():
+    assert sorted(own_flags()) == sorted(field.name for field in dataclasses.fields(Config))
+    for name in own_flags():
+        assert len(flags.FLAGS[name].help) > 15, name
+
+
+def test_no_flags_make_the_default_config():
+    assert parse() == resolve(Config())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        ("--policy=bfloat16", "policy", "bfloat16"),
+        ("--float32_layers=conv1,^norm.*$, head", "float32_layers", ("conv1", "^norm.*$", "head")),
+        ("--float32_layers=", "float32_layers", ()),
+        ("--model=vit_tiny", "model", "vit_tiny"),
+        ("--dataset=synthetic", "dataset", "synthetic"),
+        ("--data_dir=/data", "data_dir", "/data"),
+        ("--image_size=40", "image_size", 40),
+        ("--num_classes=7", "num_classes", 7),
+        ("--num_examples=99", "num_examples", 99),
+        ("--augment=flip_crop", "augment", "flip_crop"),
+        ("--loop=custom", "loop", "custom"),
+        ("--epochs=9", "epochs", 9),
+        ("--steps_per_epoch=8", "steps_per_epoch", 8),
+        ("--batch_size=6", "batch_size", 6),
+        ("--seed=5", "seed", 5),
+        ("--optimizer=adamw", "optimizer", "adamw"),
+        ("--learning_rate=0.25", "learning_rate", 0.25),
+        ("--lr_schedule=constant", "lr_schedule", "constant"),
+        ("--warmup_steps=4", "warmup_steps", 4),
+        ("--weight_decay=0.125", "weight_decay", 0.125),
+        ("--momentum=0.5", "momentum", 0.5),
+        ("--label_smoothing=0.1", "label_smoothing", 0.1),
+        ("--clip_global_norm=2", "clip_global_norm", 2.0),
+        ("--ema_momentum=0.99", "ema_momentum", 0.99),
+        ("--accumulation_steps=3", "accumulation_steps", 3),
+        ("--loss_scale=none", "loss_scale", "none"),
+        ("--policy=float16 --loss_scale=1024", "loss_scale", "1024"),
+        ("--policy=float16 --initial_loss_scale=64", "initial_loss_scale", 64.0),
+        ("--policy=float16 --loss_scale_growth_steps=2", "loss_scale_growth_steps", 2),
+        ("--policy=float16 --loss_scale_growth_factor=4", "loss_scale_growth_factor", 4.0),
+        ("--policy=float16 --loss_scale_backoff_factor=0.25", "loss_scale_backoff_factor", 0.25),
+        ("--policy=float16 --min_loss_scale=1", "min_loss_scale", 1.0),
+        ("--policy=float16 --max_loss_scale=65536", "max_loss_scale", 65536.0),
+        ("--policy=float16 --max_skipped_in_a_row=7", "max_skipped_in_a_row", 7),
+        ("--steps_per_execution=10", "steps_per_execution", 10),
+        ("--profile_steps=20,25", "profile_steps", (20, 25)),
+        ("--logdir=elsewhere", "logdir", "elsewhere"),
+        ("--run_name=mine", "run_name", "mine"),
+        ("--log_every=3", "log_every", 3),
+    ],
+)
+def test_a_flag_becomes_its_field_and_nothing_else(arguments, name, value):
+    config = (
+        parse(*arguments.replace(", ", ",\x00").split(" "))
+        if ", " not in arguments
+        else (parse(arguments))
+    )
+    assert getattr(config, name) == value
+    given = {"policy": config.policy} if "--policy" in arguments else {}
+    assert config == resolve(dataclasses.replace(Config(**given), **{name: value}))
+
+
+BOOLEANS = ("tf32", "deterministic", "overwrite", "jit_compile")
+
+
+@pytest.mark.parametrize("name", BOOLEANS)
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("--{}=on", True),
+        ("--{}=off", False),
+        ("--{}=ON", True),
+        ("--{}=Off", False),
+        ("--{}=true", True),
+        ("--{}=false", False),
+        ("--{}=1", True),
+        ("--{}=0", False),
+        ("--{}", True),
+        ("--no{}", False),
+    ],
+)
+def test_booleans(name, written, value):
+    assert getattr(parse(written.format(name)), name) is value
+
+
+def test_a_boolean_that_is_neither(capsys):
+    message = exits(capsys, "--tf32=maybe")
+    assert message.startswith("tfamp: flag --tf32=maybe: ")
+
+
+def test_xla_is_left_open_unless_set():
+    assert parse().jit_compile is None
+
+
+@pytest.mark.parametrize("value", ["5", "a,b", "1,2,3", "1.5,2", ""])
+def test_profile_steps_are_two_whole_numbers(value, capsys):
+    message = exits(capsys, f"--profile_steps={value}")
+    assert f"flag --profile_steps={value}: expected two whole numbers A,B, got {value!r}" in message
+
+
+def test_a_misspelt_flag_is_guessed(capsys):
+    message = exits(capsys, "--polcy=float16")
+    assert "Unknown command line flag 'polcy'. Did you mean: policy" in message
+    assert message.endswith("Run with --helpshort to see every flag.\n")
+    assert message.count("tfamp:") == 1
+
+
+@pytest.mark.parametrize("flag", ["--epochs=many", "--epochs=1.5", "--learning_rate=fast"])
+def test_a_number_that_is_none(flag, capsys):
+    assert exits(capsys, flag).startswith(f"tfamp: flag {flag}: ")
+
+
+def test_an_argument_without_dashes(capsys):
+    message = exits(capsys, "policy=float16")
+    assert "Unexpected argument 'policy=float16': every option is a --flag=value." in message
+
+
+def test_flagfile(tmp_path):
+    file = tmp_path / "run.cfg"
+    file.write_text("# A run.\n--policy=mixed_float16\n--tf32=off\n\n--profile_steps=2,3\n")
+    config = parse(f"--flagfile={file}", "--seed=4")
+    assert (config.policy, config.tf32, config.profile_steps, config.seed) == (
+        "mixed_float16",
+        False,
+        (2, 3),
+        4,
+    )
+
+
+def test_the_command_line_after_a_flagfile_wins(tmp_path):
+    file = tmp_path / "run.cfg"
+    file.write_text("--seed=1\n--epochs=7\n")
+    config = parse(f"--flagfile={file}", "--seed=2")
+    assert (config.seed, config.epochs) == (2, 7)
+
+
+def test_a_flagfile_counts_as_given(tmp_path):
+    file = tmp_path / "run.cfg"
+    file.write_text("--initial_loss_scale=1024\n")
+    with pytest.raises(InputError, match="--initial_loss_scale with --policy=float32"):
+        parse(f"--flagfile={file}")
+
+
+def test_an_absent_flagfile(capsys, tmp_path):
+    message = exits(capsys, f"--flagfile={tmp_path}/absent.cfg")
+    assert "absent.cfg" in message
+
+
+def test_what_is_given_is_told_from_a_default():
+    # The same value as the default: given all the same.
+    with pytest.raises(InputError, match="--initial_loss_scale with --policy=float32"):
+        parse("--initial_loss_scale=32768")
+    with pytest.raises(InputError, match="--momentum was set"):
+        parse("--optimizer=adamw", "--momentum=0.9")
+
+
+def test_bad_values_raise_what_the_commands_turn_into_exit_2(capsys):
+    with pytest.raises(InputError) as raised:
+        parse("--epochs=0")
+    with pytest.raises(SystemExit) as stopped:
+        run_flags.exit_with_input_error(raised.value)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "tfamp: --epochs=0: it must be 1 or more.\nRun with --helpshort to see every flag.\n"
+    )
