@@ -59,10 +59,10 @@ def test_a_flush_makes_events_readable(tmp_path):
 @pytest.fixture
 def summaries(tmp_path):
     writer = dashboard.ScalarWriter(tmp_path)
-    writer.write_summary(0, dashboard.layout())
-    writer.write_summary(0, dashboard.experiment())
+    writer.write_summary(dashboard.layout())
+    writer.write_summary(dashboard.experiment())
     hparams = {"policy": "mixed_float16", "model": "vit_tiny", "loop": "fit", "seed": 3}
-    writer.write_summary(0, dashboard.session_start(hparams, "my_run"))
+    writer.write_summary(dashboard.session_start(hparams, "my_run"))
     writer.close()
     return read(tmp_path)
 

@@ -12,6 +12,9 @@ import tensorflow as tf
 _SMALLEST_TRUSTED = 2.0**-80
 _LARGEST_TRUSTED = 2.0**120
 
+# Elements up to which gradients are copied into one vector before they are squared.
+_LARGEST_JOINED = 2**16
+
 Gradient: TypeAlias = tf.Tensor | tf.IndexedSlices | None
 
 
@@ -49,7 +52,7 @@ def global_norm(gradients: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
             float32.
         is_finite: bool scalar; True exactly if all values are finite.
     """
-    values = values_of(gradients)
+    values = _joined(values_of(gradients))
     if not values:
         return tf.zeros([], tf.float32), tf.constant(True)
     squares = 2.0 * tf.add_n([tf.nn.l2_loss(value) for value in values])
@@ -59,6 +62,17 @@ def global_norm(gradients: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
         lambda: (tf.sqrt(squares), tf.constant(True)),
         lambda: _careful_norm(values, squares),
     )
+
+
+def _joined(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    # A small model has many small gradients, and a kernel for each costs more than its work.
+    small, large = [], []
+    for value in values:
+        size = value.shape.num_elements()
+        (small if size is not None and size <= _LARGEST_JOINED else large).append(value)
+    if not small:
+        return large
+    return [tf.concat([tf.reshape(value, [-1]) for value in small], axis=0), *large]
 
 
 def _careful_norm(values: list[tf.Tensor], squares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

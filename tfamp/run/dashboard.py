@@ -57,7 +57,7 @@ class ScalarWriter:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventFileWriter(str(folder))
+        self._writer = EventFileWriter(str(folder), flush_secs=5)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes all numbers of a row as one event; other values are left out."""
@@ -68,13 +68,13 @@ class ScalarWriter:
                 entry.tensor.dtype = 1  # DT_FLOAT
                 entry.tensor.float_val.append(float(value))
         if summary.value:
-            self.write_summary(step, summary)
+            self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
-    def write_summary(self, step: int, summary: Any) -> None:
-        """Writes a summary protobuf as it is."""
-        # TensorBoard's helpers return TensorFlow's Summary class, the writer wants its own.
+    def write_summary(self, summary: Any) -> None:
+        """Writes a summary protobuf that TensorBoard's helpers made, at step 0."""
+        # They return TensorFlow's Summary class, the writer wants its own.
         own = Summary.FromString(summary.SerializeToString())
-        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=own))
+        self._writer.add_event(Event(wall_time=time.time(), summary=own))
 
     def flush(self) -> None:
         """Hands all events to the operating system."""

@@ -244,9 +244,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
                 figures[records.THROUGHPUT] = 1e3 * self.batch_size / window.step_ms
         self._write_steps(figures)
         self._rows.flush()
-        self._train.flush()
         self._marked = self.step
-        if self._optimizer:
+        if self._optimizer and self._optimizer.is_scaling:
             self._optimizer.raise_if_collapsed()
 
     def _window_means(self, logs: Any) -> dict[str, float]:

@@ -276,15 +276,15 @@ def _trainable(model: keras.Model) -> int:
 def _write_dashboard(run: Run, directory: RunDirectory) -> None:
     config = run.config
     writer = dashboard.ScalarWriter(directory.path)
-    writer.write_summary(0, dashboard.layout())
-    writer.write_summary(0, dashboard.experiment())
+    writer.write_summary(dashboard.layout())
+    writer.write_summary(dashboard.experiment())
     hparams: dict[str, str | int] = {
         "policy": config.policy,
         "model": config.model,
         "loop": config.loop,
         "seed": config.seed,
     }
-    writer.write_summary(0, dashboard.session_start(hparams, directory.path.name))
+    writer.write_summary(dashboard.session_start(hparams, directory.path.name))
     writer.close()
 
 
