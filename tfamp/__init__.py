@@ -12,11 +12,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "LossScaleCollapse": "tfamp.precision.collapse",
     "LossScaleOptimizer": "tfamp.precision.loss_scale",
     "PrecisionTelemetry": "tfamp.training.telemetry",
 }
 
-__all__ = ["LossScaleOptimizer", "PrecisionTelemetry", "__version__"]
+__all__ = ["LossScaleCollapse", "LossScaleOptimizer", "PrecisionTelemetry", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

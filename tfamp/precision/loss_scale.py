@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision import gradients as gradients_lib
-from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.history import StepHistory
+from tfamp.precision.readable import ReadableState
+from tfamp.precision.saved_state import SavesState
 from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
 
 
 @keras.saving.register_keras_serializable(package="tfamp")
-class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
+class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOptimizer):
     """Wraps an optimizer so that float16 gradients neither vanish nor overflow unseen.
 
     The loss is multiplied by `scale` before the gradient is taken and the gradient is divided by
@@ -28,20 +30,27 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     >>> optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     >>> model.compile(optimizer, loss="mse")
 
-    One call of `apply` is one step of this machine:
+    One call of `apply` is one step of this machine, and one row of `history()`:
 
-    1. The gradients, still scaled, are checked. One that is not finite makes the step a skip.
-    2. A clean step hands the unscaled gradients to the inner optimizer and adds 1 to
-       `growth_counter`. At `dynamic_growth_steps` the counter returns to 0 and the scale becomes
-       `min(scale * growth_factor, max_scale)`.
-    3. A skip leaves weights, slots, averages and `iterations` alone and sets the counter to 0.
-       The `hysteresis`-th skip since the last growth, and each one after it, makes the scale
+    1. `steps_attempted` grows by 1. The gradients, still scaled, are checked: if all values are
+       finite the step is clean, else it is a skip. The row keeps the scale from before the step,
+       the loss and the gradient norm as they were, and the counters as the step leaves them.
+    2. A clean step hands the unscaled gradients to the inner optimizer, sets `skipped_in_a_row` to
+       0 and adds 1 to `growth_counter`. When that reaches `dynamic_growth_steps` it returns to 0
+       and the scale becomes `min(scale * growth_factor, max_scale)`.
+    3. A skip leaves weights, slots, averages and `iterations` alone, adds 1 to `skipped_total` and
+       `skipped_in_a_row` and sets `growth_counter` to 0. The first `hysteresis - 1` skips since the
+       last growth (or the start) leave the scale; each later one makes it
        `max(scale * backoff_factor, min_scale)`.
-    4. A skip at `min_scale`, or more than `max_skipped_in_a_row` skips on end, is a collapse:
-       from then on every step is skipped, so that the weights stay as the last applied step left
-       them, until the host asks (`raise_if_collapsed`, which tfamp's loops and callback call).
+    4. A skip at a scale that is `min_scale` already, or one that takes `skipped_in_a_row` above
+       `max_skipped_in_a_row`, is a collapse. Every step after it is a skip, whatever its gradients,
+       and the scale rests: the weights stay as the last applied step left them until the host asks
+       (`raise_if_collapsed`, which tfamp's loops and callback call).
 
-    With `dynamic=False` the scale never moves; a non-finite step is still skipped and counted.
+    The new scale is computed in float64 and rounded to float32, as torch's GradScaler does.
+
+    With `dynamic=False` the scale never moves, `growth_counter` counts clean steps without end,
+    and only `max_skipped_in_a_row` makes a collapse; a non-finite step is still skipped.
 
     If the inner optimizer has `gradient_accumulation_steps`, this wrapper accumulates in its
     place: scaled gradients are summed in float32, the sum is checked once at the end of the
@@ -50,11 +59,16 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     All state lives on the device and can be read at any time: `scale`, `growth_counter`,
     `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`, `grad_norm`
-    (unscaled, before clipping) and `history()`.
+    (unscaled, before clipping) and `history()`. All of it but the history is saved and restored by
+    `.keras` files, `save_weights` and `load_weights`, and `tf.train.Checkpoint`. A file that stock
+    Keras's `LossScaleOptimizer` wrote gives its scale, growth counter and inner state, through
+    `load_weights` on a compiled model (of `.keras` files too) or a checkpoint. What does not fit
+    raises; `load_weights` before `build` is remembered and taken up in `build`.
 
     Args:
         inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights.
-        initial_scale: float, the scale at the first step.
+        initial_scale: float, the scale at the first step. 2^15 if None; with `dynamic=False` the
+            inner optimizer's `loss_scale_factor`, and an error where there is none either.
         dynamic_growth_steps: int, clean steps in a row before the scale grows.
         name: Name of the optimizer.
         dynamic: bool, whether the scale moves.
@@ -75,7 +89,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     def __init__(
         self,
         inner_optimizer: keras.optimizers.Optimizer,
-        initial_scale: float = 2.0**15,
+        initial_scale: float | None = None,
         dynamic_growth_steps: int = 2000,
         name: str | None = None,
         *,
@@ -96,6 +110,13 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             )
         if history < 1:
             raise ValueError(f"history={history}: it must be 1 or more.")
+        if initial_scale is None:
+            initial_scale = 2.0**15 if dynamic else inner_optimizer.loss_scale_factor
+        if initial_scale is None:
+            raise ValueError(
+                "dynamic=False without a scale: it must be given. Pass initial_scale, or set "
+                "`loss_scale_factor` on the inner_optimizer."
+            )
         rules = ScaleRules(
             initial_scale=initial_scale,
             dynamic_growth_steps=dynamic_growth_steps,
@@ -120,85 +141,9 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         self._microbatch = self.add_variable((), "zeros", "int64", name="microbatch")
         self._loss = self.add_variable((), "zeros", "float32", name="last_loss")
         self._grad_norm = self.add_variable((), "zeros", "float32", name="grad_norm")
+        self._unread = {}
         # Not among `variables`: a record of this process, no state to be saved.
         self._history = StepHistory(history)
-
-    # What can be read.
-
-    @property
-    def scale(self) -> float:
-        """The loss scale now."""
-        return float(_value(self.dynamic_scale))
-
-    @property
-    def growth_counter(self) -> int:
-        """Clean steps since the scale last moved."""
-        return int(_value(self.step_counter))
-
-    @property
-    def steps_attempted(self) -> int:
-        """Updates tried: applied and skipped."""
-        return int(_value(self._machine.attempted))
-
-    @property
-    def steps_applied(self) -> int:
-        """Updates that reached the weights."""
-        return self.steps_attempted - self.skipped_total
-
-    @property
-    def skipped_total(self) -> int:
-        """Updates skipped because a gradient was not finite."""
-        return int(_value(self._machine.skipped_total))
-
-    @property
-    def skipped_in_a_row(self) -> int:
-        """Skips since the last applied update."""
-        return int(_value(self._machine.skipped_in_a_row))
-
-    @property
-    def grad_norm(self) -> float:
-        """Global norm of the last update's gradient, unscaled, before clipping."""
-        return float(_value(self._grad_norm))
-
-    @property
-    def history_size(self) -> int:
-        """Steps that `history()` holds at most."""
-        return self._history.size
-
-    @property
-    def is_scaling(self) -> bool:
-        """Whether the loss is multiplied by a scale at all."""
-        return self._scales
-
-    def history(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
-        """The last steps, exactly, one entry a call of `apply`; see `StepHistory.read`.
-
-        `scale` is the one that the step's loss was multiplied by, the counters are as the step
-        left them, `loss` is unscaled, and `grad_norm` is NaN where a call only accumulated
-        (`is_update` is 0).
-        """
-        return self._history.read(since)
-
-    def raise_if_collapsed(self) -> None:
-        """Raises if loss scaling has given up; reads from the device.
-
-        Raises:
-            LossScaleCollapse: Says when, at which scale, how many skips, and which gradient.
-        """
-        machine = self._machine
-        step = int(_value(machine.collapsed_at))
-        if not step:
-            return
-        variable = self._trainable_variables[int(_value(machine.culprit))]
-        raise LossScaleCollapse(
-            step=step,
-            scale=self.scale,
-            min_scale=machine.rules.min_scale,
-            skipped_in_a_row=self.skipped_in_a_row,
-            skipped_total=self.skipped_total,
-            variable=getattr(variable, "path", variable.name),
-            has_nan=bool(_value(machine.culprit_has_nan)),
-        )
 
     # What Keras and loops call.
 
@@ -214,6 +159,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
                 self.add_variable(v.shape, "zeros", "float32", name=f"accumulator_{i}")
                 for i, v in enumerate(var_list)
             ]
+        self._take_unread()
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Multiplies a loss by the scale, in float32 whatever the loss's dtype.
@@ -349,12 +295,18 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         config = super().get_config()
         if self._group_size > 1:
             config["inner_optimizer"]["config"]["gradient_accumulation_steps"] = self._group_size
-        return config | dataclasses.asdict(self._machine.rules) | {"history": self.history_size}
+        # What was left at its default stays out, as Keras's own test of the config wants.
+        ours = dataclasses.asdict(self._machine.rules) | {"history": self.history_size}
+        return config | {
+            name: value for name, value in ours.items() if value != _DEFAULTS.get(name, value)
+        }
 
 
-def _value(variable: keras.Variable) -> np.ndarray:
-    # Read through the tf.Variable: under a strategy a Keras variable has no __float__.
-    return variable.value.numpy()
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(LossScaleOptimizer.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
 
 
 def _divided(grad: gradients_lib.Gradient, scale: tf.Tensor) -> gradients_lib.Gradient:

@@ -94,7 +94,7 @@ class ScaleMachine:
         clean = self.growth_counter.value + 1
         scale, left = tf.identity(self.scale.value), self.hysteresis_left.value
         grows = clean >= self.rules.dynamic_growth_steps
-        grown = tf.minimum(scale * self.rules.growth_factor, self.rules.max_scale)
+        grown = tf.minimum(_times(scale, self.rules.growth_factor), self.rules.max_scale)
         self.growth_counter.assign(tf.where(grows, tf.zeros_like(clean), clean))
         self.scale.assign(tf.where(grows, grown, scale))
         full = tf.constant(self.rules.hysteresis, tf.int64)
@@ -120,7 +120,7 @@ class ScaleMachine:
             collapses |= scale <= rules.min_scale
             left = tf.maximum(self.hysteresis_left.value - 1, 0)
             self.hysteresis_left.assign(left)
-            lower = tf.maximum(scale * rules.backoff_factor, rules.min_scale)
+            lower = tf.maximum(_times(scale, rules.backoff_factor), rules.min_scale)
             self.scale.assign(tf.where(alive & tf.equal(left, 0), lower, scale))
         if rules.max_skipped_in_a_row is not None:
             collapses |= in_a_row > rules.max_skipped_in_a_row
@@ -131,3 +131,8 @@ class ScaleMachine:
             variable.assign(tf.where(alive, value, variable.value))
         at = tf.where(collapses, self.attempted.value, tf.constant(0, tf.int64))
         self.collapsed_at.assign(tf.where(alive, at, self.collapsed_at.value))
+
+
+def _times(scale: tf.Tensor, factor: float) -> tf.Tensor:
+    # Rounded once, as torch's GradScaler does: factors such as 0.8 are no float32 numbers.
+    return tf.cast(tf.cast(scale, tf.float64) * factor, tf.float32)

@@ -39,7 +39,8 @@ class UnscaledOptimizer(LossScaleOptimizer):
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
         config = super().get_config()
-        return {name: config[name] for name in ("inner_optimizer", "name", "history")}
+        kept = ("inner_optimizer", "name", "history")
+        return {name: value for name, value in config.items() if name in kept}
 
 
 def warn_if_unscaled(model: keras.Model) -> None:

@@ -1,0 +1,50 @@
+"""Clip the unscaled gradient: in the optimizer, or by hand.
+
+    python experiments/scenarios/clipping.py
+
+The gradient that a tape gives belongs to the scaled loss. An optimizer argument clips after
+unscaling, so it needs no care. To look at the gradient yourself, divide by the scale first, and
+multiply again before `apply`, which divides.
+"""
+
+import keras
+import tensorflow as tf
+
+import tfamp
+
+keras.config.set_dtype_policy("mixed_float16")
+keras.utils.set_random_seed(0)
+inputs, targets = tf.random.normal([64, 8]), tf.random.normal([64, 1])
+model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, dtype="float32")])
+start = model.get_weights()
+
+# The usual way.
+model.compile(tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.1, global_clipnorm=0.5)), loss="mse")
+model.fit(inputs, targets, batch_size=16, shuffle=False, verbose=0)
+by_argument = model.get_weights()
+
+# By hand.
+model.set_weights(start)
+optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+optimizer.build(model.trainable_variables)
+
+
+@tf.function(jit_compile=True)
+def step(x, y):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        scaled_loss = optimizer.scale_loss(loss)
+    scaled = tape.gradient(scaled_loss, model.trainable_variables)
+    scale = optimizer.dynamic_scale
+    clipped, norm = tf.clip_by_global_norm([gradient / scale for gradient in scaled], 0.5)
+    # An overflow makes the norm NaN and with it every gradient: the optimizer sees it and skips.
+    optimizer.apply([gradient * scale for gradient in clipped], model.trainable_variables)
+    return norm
+
+
+for x, y in tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(16):
+    norm = step(x, y)
+by_hand = model.get_weights()
+
+difference = max(float(abs(a - b).max()) for a, b in zip(by_argument, by_hand, strict=True))
+print(f"last norm before clipping {norm:.3f}, difference of the two ways {difference:.1e}")

@@ -1,0 +1,197 @@
+"""Whatever the settings and the gradients: the state machine of the docstring, row by row."""
+
+import dataclasses
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tfamp
+from tfamp.precision.collapse import LossScaleCollapse
+
+STEPS = 40
+# Gradients of 1 at a learning rate of 2^-6: the weight says exactly how many were applied.
+RATE = 2.0**-6
+
+# Powers of two and others; each combination is traced once and driven with many patterns.
+RULES = [
+    {"initial_scale": 8.0, "dynamic_growth_steps": 3, "min_scale": 1.0, "max_scale": 64.0},
+    {"initial_scale": 2.0**15, "dynamic_growth_steps": 1},
+    {"initial_scale": 100.0, "dynamic_growth_steps": 2, "growth_factor": 1.7,
+     "backoff_factor": 0.3, "min_scale": 0.1, "max_scale": 1000.0},
+    {"initial_scale": 2.0**10, "dynamic_growth_steps": 4, "hysteresis": 3, "min_scale": 64.0},
+    {"initial_scale": 16.0, "dynamic_growth_steps": 2, "max_skipped_in_a_row": 4},
+    {"initial_scale": 16.0, "dynamic_growth_steps": 2, "hysteresis": 2,
+     "max_skipped_in_a_row": 1, "min_scale": 8.0, "max_scale": 32.0},
+    {"initial_scale": 1000.0, "dynamic_growth_steps": 2, "dynamic": False},
+    {"initial_scale": 64.0, "dynamic_growth_steps": 2, "dynamic": False,
+     "max_skipped_in_a_row": 2},
+]  # fmt: skip
+
+
+@dataclasses.dataclass
+class Model:
+    """The class docstring of LossScaleOptimizer in plain Python."""
+
+    initial_scale: float
+    dynamic_growth_steps: int
+    dynamic: bool = True
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    min_scale: float = 2.0**-14
+    max_scale: float = 2.0**24
+    hysteresis: int = 1
+    max_skipped_in_a_row: int | None = None
+
+    def __post_init__(self):
+        self.scale = float(np.float32(self.initial_scale))
+        self.growth_counter = self.attempted = self.skipped_total = self.skipped_in_a_row = 0
+        self.skips_since_growth = 0
+        self.collapsed_at = 0
+
+    def step(self, is_finite):
+        """One call of apply; returns the row."""
+        before = self.scale
+        self.attempted += 1
+        if is_finite and not self.collapsed_at:
+            self.clean()
+        else:
+            self.skip()
+        return (before, self.growth_counter, self.skipped_total, self.skipped_in_a_row)
+
+    def clean(self):
+        self.skipped_in_a_row = 0
+        self.growth_counter += 1
+        if self.dynamic and self.growth_counter == self.dynamic_growth_steps:
+            self.growth_counter = self.skips_since_growth = 0
+            self.scale = rounded(min(self.scale * self.growth_factor, self.max_scale))
+
+    def skip(self):
+        self.skipped_total += 1
+        self.skipped_in_a_row += 1
+        self.growth_counter = 0
+        if self.collapsed_at:
+            return
+        limit = self.max_skipped_in_a_row
+        if limit is not None and self.skipped_in_a_row > limit:
+            self.collapsed_at = self.attempted
+        if self.dynamic:
+            if self.scale <= rounded(self.min_scale):
+                self.collapsed_at = self.attempted
+            self.skips_since_growth += 1
+            if self.skips_since_growth >= self.hysteresis:
+                self.scale = rounded(max(self.scale * self.backoff_factor, self.min_scale))
+
+
+def rounded(value):
+    return float(np.float32(value))
+
+
+@functools.cache
+def driver(rules_index, jit_compile):
+    return traced(RULES[rules_index], jit_compile)
+
+
+def traced(rules, jit_compile=False):
+    """An optimizer over one weight, and a traced function that drives it from its start."""
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(RATE), **rules, history=STEPS)
+    weight = keras.Variable([0.0])
+    optimizer.build([weight])
+    state = [*optimizer.variables, optimizer._history.count, weight]
+    start = [variable.numpy() for variable in state]
+
+    @tf.function(jit_compile=jit_compile)
+    def drive(factors):
+        for factor in factors:
+            gradient = factor * optimizer.dynamic_scale
+            optimizer.apply([tf.reshape(gradient, [1])], [weight])
+
+    def from_start(factors):
+        for variable, value in zip(state, start, strict=True):
+            variable.assign(value)
+        drive(tf.constant(factors, tf.float32))
+        return optimizer, float(weight.numpy()[0])
+
+    return from_start
+
+
+# Mostly finite, mostly not, and anything between; runs of both kinds.
+KINDS = st.sampled_from([1.0, 1.0, 1.0, math.inf, -math.inf, math.nan])
+RUNS = st.lists(st.tuples(KINDS, st.integers(1, 12)), min_size=STEPS, max_size=STEPS)
+PATTERNS = RUNS.map(lambda runs: [kind for kind, length in runs for _ in range(length)][:STEPS])
+
+
+@pytest.mark.parametrize("rules_index", range(len(RULES)))
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(factors=PATTERNS)
+def test_every_row_is_the_models(rules_index, factors):
+    assert_rows_are_the_models(RULES[rules_index], factors, driver(rules_index, False))
+
+
+@st.composite
+def any_rules(draw):
+    low = 2.0 ** draw(st.integers(-20, 10))
+    initial = low * draw(st.floats(1.0, 2.0**10, width=32))
+    return {
+        "initial_scale": initial,
+        "dynamic_growth_steps": draw(st.integers(1, 9)),
+        "dynamic": draw(st.sampled_from([True, True, True, False])),
+        "growth_factor": draw(st.floats(1.0, 8.0, exclude_min=True)),
+        "backoff_factor": draw(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True)),
+        "min_scale": low,
+        "max_scale": initial * draw(st.floats(1.0, 2.0**10)),
+        "hysteresis": draw(st.integers(1, 4)),
+        "max_skipped_in_a_row": draw(st.sampled_from([None, None, 1, 5])),
+    }
+
+
+# Each example traces anew: few of them.
+@settings(max_examples=15, deadline=None, derandomize=True, database=None)
+@given(rules=any_rules(), factors=PATTERNS)
+def test_every_row_is_the_models_under_any_rules(rules, factors):
+    assert_rows_are_the_models(rules, factors, traced(rules))
+
+
+def assert_rows_are_the_models(rules, factors, drive):
+    optimizer, weight = drive(factors)
+    model = Model(**rules)
+    expected = [model.step(math.isfinite(factor)) for factor in factors]
+    count, rows = optimizer.history()
+    assert count == STEPS
+    columns = ("scale", "growth_counter", "skipped_total", "skipped_in_a_row")
+    measured = list(zip(*(rows[name].tolist() for name in columns), strict=True))
+    assert measured == expected
+    assert optimizer.scale == model.scale
+    low, high = optimizer._machine.rules.min_scale, optimizer._machine.rules.max_scale
+    if model.dynamic:
+        assert all(rounded(low) <= scale <= rounded(high) for scale in rows["scale"])
+    else:
+        assert set(rows["scale"].tolist()) == {rules["initial_scale"]}
+    assert optimizer.steps_attempted == STEPS == model.attempted
+    assert optimizer.steps_applied + optimizer.skipped_total == STEPS
+    assert optimizer.iterations.numpy() == optimizer.steps_applied
+    # Never anything but the applied gradients, each of which is 1 after unscaling.
+    np.testing.assert_allclose(weight, -RATE * optimizer.steps_applied, rtol=1e-5)
+    if model.collapsed_at:
+        with pytest.raises(LossScaleCollapse, match=rf"at step {model.collapsed_at}:"):
+            optimizer.raise_if_collapsed()
+    else:
+        optimizer.raise_if_collapsed()
+
+
+@settings(max_examples=10, deadline=None, derandomize=True, database=None)
+@given(factors=PATTERNS)
+def test_xla_takes_the_same_steps(factors):
+    optimizer, weight = driver(2, jit_compile=False)(factors)
+    rows, scale = optimizer.history()[1], optimizer.scale
+    compiled, compiled_weight = driver(2, jit_compile=True)(factors)
+    for name, column in compiled.history()[1].items():
+        if name not in ("loss", "grad_norm"):
+            np.testing.assert_array_equal(column, rows[name], err_msg=name)
+    assert compiled.scale == scale
+    np.testing.assert_allclose(compiled_weight, weight, rtol=1e-6)

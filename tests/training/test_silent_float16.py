@@ -1,0 +1,84 @@
+"""float16 that Keras's `compile` does not notice is scaled by the driver, or else named."""
+
+import json
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import tfamp
+from tfamp.precision import policy as policy_lib
+from tfamp.run.config import Config, resolve
+from tfamp.training import trainer
+
+MODELS = Path(__file__).with_name("float16_models.py")
+CASES = [
+    ("float32", "policy_map"),
+    ("float32", "one_layer"),
+    ("float32", "nested"),
+    ("mixed_bfloat16", "one_layer"),
+    ("float16", "plain"),
+]
+
+
+def train(tmp_path, policy, model, **values):
+    """Four steps of the driver; returns the result and its warnings."""
+    config = resolve(
+        Config(**{"model": f"{MODELS}:{model}", "policy": policy, "dataset": "synthetic",
+                  "num_examples": 64, "batch_size": 16, "epochs": 1, "jit_compile": False,
+                  "logdir": str(tmp_path)} | values)
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        result = trainer.train(config, say=lambda line: None)
+    return result, [str(warning.message) for warning in caught if "float16" in str(warning.message)]
+
+
+@pytest.mark.parametrize("loop", ["fit", "custom"])
+@pytest.mark.parametrize(("policy", "model"), CASES)
+def test_the_driver_scales_it(tmp_path, policy, model, loop):
+    # The first step overflows float16 at this scale: it shows that the scale reaches the gradients.
+    result, said = train(tmp_path, policy, model, loop=loop, initial_loss_scale=2.0**24)
+    assert result["loss_scale"]["mode"] == "dynamic"
+    assert result["loss_scale"]["skipped"] > 0
+    assert result["loss_scale"]["final"] < 2.0**24
+    assert said == []
+
+
+@pytest.mark.parametrize(("policy", "model"), CASES)
+def test_the_driver_names_the_layers_that_nothing_scales(tmp_path, policy, model):
+    result, said = train(tmp_path, policy, model, loss_scale="none")
+    assert result["loss_scale"] is None
+    assert len(said) == 1 and "half_conv" in said[0]
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_driver_scales_nothing_where_nothing_is_float16(tmp_path, policy):
+    result, said = train(tmp_path, policy, "plain")
+    assert result["loss_scale"] is None and said == []
+
+
+@pytest.mark.parametrize("is_scaled", [False, True])
+@pytest.mark.parametrize(("policy", "name"), CASES)
+def test_the_callback_names_the_layers_that_nothing_scales(tmp_path, policy, name, is_scaled):
+    import float16_models
+
+    images = np.zeros((8, 8, 8, 3), "float32")
+    with policy_lib.global_policy(policy):
+        model = getattr(float16_models, name)((8, 8, 3), 2)
+        optimizer = keras.optimizers.SGD(0.1)
+        if is_scaled:
+            optimizer = tfamp.LossScaleOptimizer(optimizer)
+        model.compile(optimizer, loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            model.fit(images, np.eye(2, dtype="float32")[[0, 1] * 4], verbose=0,
+                      callbacks=[tfamp.PrecisionTelemetry(tmp_path / "run")])  # fmt: skip
+    said = [str(w.message) for w in caught if "compute in float16" in str(w.message)]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
+    if is_scaled:
+        assert said == []
+    else:
+        assert len(said) == 1 and "half_conv" in said[0] and "LossScaleOptimizer" in said[0]

@@ -1,0 +1,100 @@
+"""What the host may ask of a `LossScaleOptimizer`; each answer is read from the device."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tfamp.precision.collapse import LossScaleCollapse
+from tfamp.precision.history import StepHistory
+from tfamp.precision.scale_machine import ScaleMachine
+
+
+class ReadableState:
+    """The readable half of `LossScaleOptimizer`, which see. Every property waits for the device."""
+
+    _scales: bool
+    _machine: ScaleMachine
+    _history: StepHistory
+    _grad_norm: keras.Variable
+    _trainable_variables: list[keras.Variable]
+
+    @property
+    def scale(self) -> float:
+        """The loss scale now."""
+        return float(_value(self._machine.scale))
+
+    @property
+    def growth_counter(self) -> int:
+        """Clean steps since the scale last moved."""
+        return int(_value(self._machine.growth_counter))
+
+    @property
+    def steps_attempted(self) -> int:
+        """Updates tried: applied and skipped."""
+        return int(_value(self._machine.attempted))
+
+    @property
+    def steps_applied(self) -> int:
+        """Updates that reached the weights."""
+        return self.steps_attempted - self.skipped_total
+
+    @property
+    def skipped_total(self) -> int:
+        """Updates skipped because a gradient was not finite."""
+        return int(_value(self._machine.skipped_total))
+
+    @property
+    def skipped_in_a_row(self) -> int:
+        """Skips since the last applied update."""
+        return int(_value(self._machine.skipped_in_a_row))
+
+    @property
+    def grad_norm(self) -> float:
+        """Global norm of the last update's gradient, unscaled, before clipping."""
+        return float(_value(self._grad_norm))
+
+    @property
+    def history_size(self) -> int:
+        """Steps that `history()` holds at most."""
+        return self._history.size
+
+    @property
+    def is_scaling(self) -> bool:
+        """Whether the loss is multiplied by a scale at all."""
+        return self._scales
+
+    def history(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
+        """The last steps, exactly, one entry a call of `apply`; see `StepHistory.read`.
+
+        `scale` is the one that the step's loss was multiplied by, the counters are as the step
+        left them, `loss` is unscaled, and `grad_norm` is NaN where a call only accumulated
+        (`is_update` is 0).
+        """
+        return self._history.read(since)
+
+    def raise_if_collapsed(self) -> None:
+        """Raises if loss scaling has given up; reads from the device.
+
+        Raises:
+            LossScaleCollapse: Says when, at which scale, how many skips, and which gradient.
+        """
+        machine = self._machine
+        step = int(_value(machine.collapsed_at))
+        if not step:
+            return
+        variable = self._trainable_variables[int(_value(machine.culprit))]
+        raise LossScaleCollapse(
+            step=step,
+            scale=self.scale,
+            min_scale=machine.rules.min_scale,
+            skipped_in_a_row=self.skipped_in_a_row,
+            skipped_total=self.skipped_total,
+            variable=getattr(variable, "path", variable.name),
+            has_nan=bool(_value(machine.culprit_has_nan)),
+        )
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    # Read through the tf.Variable: under a strategy a Keras variable has no __float__.
+    return variable.value.numpy()
