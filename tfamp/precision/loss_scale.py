@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision import gradients as gradients_lib
+from tfamp.precision import replicas
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.history import StepHistory
 from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
@@ -47,6 +48,10 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     place: scaled gradients are summed in float32, the sum is checked once at the end of the
     group, and a skip discards that group alone. A group is then one step of the machine, and the
     inner optimizer's `iterations` and learning-rate schedule count updates.
+
+    Under a `tf.distribute` strategy the gradients are first summed over the replicas, once, and
+    all the rest follows from the sum: a value that is not finite on any replica makes every
+    replica skip, and weights, scale and counters stay the same on all of them.
 
     All state lives on the device and can be read at any time: `scale`, `growth_counter`,
     `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`, `grad_norm`
@@ -261,10 +266,28 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
                 self.build(list(trainable_variables))
         variables = list(trainable_variables or self._trainable_variables)
         grads = [gradients_lib.densified(g) for g in grads]
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if num_replicas > 1:
+            grads = self._over_replicas(grads, variables, num_replicas)
         if self._group_size == 1:
             self._update(grads, variables)
         else:
             self._accumulate(grads, variables)
+
+    def _over_replicas(
+        self,
+        grads: list[gradients_lib.Gradient],
+        variables: list[keras.Variable],
+        num_replicas: int,
+    ) -> list[gradients_lib.Gradient]:
+        replicas.take_summed(self.inner_optimizer)
+        grads, loss = replicas.summed(grads, self._loss.value)
+        self._loss.assign(loss)
+        for i, (grad, variable) in enumerate(zip(grads, variables, strict=True)):
+            # What overwrites a variable is its next value, not a share of a sum.
+            if grad is not None and self._overwrite_variable_with_gradient(variable):
+                grads[i] = grad / num_replicas
+        return grads
 
     def _accumulate(
         self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]
@@ -285,7 +308,9 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
             for total in sums.values():
                 total.assign(tf.zeros_like(total.value))
 
-        tf.cond(is_last, update, lambda: self._record(self.dynamic_scale.value, is_update=False))
+        replicas.cond(
+            is_last, update, lambda: self._record(self.dynamic_scale.value, is_update=False)
+        )
 
     def _update(self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]) -> None:
         scale = tf.identity(self.dynamic_scale.value)
@@ -294,11 +319,11 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         self._grad_norm.assign(scaled_norm / scale)
         self._machine.attempted.assign_add(1)
         if self._scales:
-            may_apply = is_finite & self._machine.is_alive()
-            tf.cond(
-                may_apply,
-                lambda: self._apply_clean(grads, variables, scale),
-                lambda: self._skip(grads, variables),
+            replicas.cond(
+                is_finite & self._machine.is_alive(),
+                lambda grads, scale: self._apply_clean(grads, variables, scale),
+                lambda grads, scale: self._skip(grads, variables),
+                args=(grads, scale),
             )
         else:
             self.inner_optimizer.apply(grads, variables)
