@@ -49,9 +49,10 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     group, and a skip discards that group alone. A group is then one step of the machine, and the
     inner optimizer's `iterations` and learning-rate schedule count updates.
 
-    Under a `tf.distribute` strategy the gradients are first summed over the replicas, once, and
-    all the rest follows from the sum: a value that is not finite on any replica makes every
-    replica skip, and weights, scale and counters stay the same on all of them.
+    Under a `tf.distribute` strategy, in whose scope the optimizer is made, the gradients are first
+    summed over the replicas, once for each call of `apply`, and all the rest follows from the sum:
+    a value that is not finite on any replica makes every replica skip, clipping sees the whole
+    gradient, and weights, scale and counters stay the same on all replicas.
 
     All state lives on the device and can be read at any time: `scale`, `growth_counter`,
     `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`, `grad_norm`
@@ -226,7 +227,8 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         Also notes the loss for `history()`.
 
         Args:
-            loss: float scalar, the loss of this replica.
+            loss: float scalar, the loss of this replica, divided by the number of replicas as a
+                Keras loss is: gradients and losses are summed over them.
 
         Returns:
             float32 scalar. float16 ends at 65504, which a loss of 2 reaches at scale 2^15.
