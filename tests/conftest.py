@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from tfamp.run import quiet
 
+quiet.import_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+
+# Two CPUs, so that one process can be two replicas. Must come before TensorFlow computes anything;
+# whatever asks for no device runs on the first.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], 2 * [tf.config.LogicalDeviceConfiguration()]
+)
 quiet.import_tensorflow(float16=True)
 
 import pathlib  # noqa: E402
@@ -45,3 +54,9 @@ def fashion_mnist_dir(debian_source, tmp_path_factory) -> pathlib.Path:
     data_dir = tmp_path_factory.mktemp("tfds")
     prepare_fashion_mnist(data_dir)
     return data_dir
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> tf.distribute.Strategy:
+    """Two replicas in this process, one on each logical CPU."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

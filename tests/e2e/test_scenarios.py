@@ -55,7 +55,6 @@ def test_an_overflow_in_one_optimizer_leaves_the_other_alone(run):
 
 
 def test_several_devices_skip_together():
-    pytest.importorskip("tfamp.precision.replicas", reason="replicas are not there yet")
     # In a process of its own: it divides the CPU before TensorFlow computes anything.
     done = subprocess.run(
         [sys.executable, SCENARIOS / "several_devices.py"],

@@ -66,7 +66,8 @@ def global_norm(gradients: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _joined(values: list[tf.Tensor]) -> list[tf.Tensor]:
     # A small model has many small gradients, and a kernel for each costs more than its work.
-    small, large = [], []
+    small: list[tf.Tensor] = []
+    large: list[tf.Tensor] = []
     for value in values:
         size = value.shape.num_elements()
         (small if size is not None and size <= _LARGEST_JOINED else large).append(value)

@@ -38,7 +38,7 @@ class StepHistory:
             dtype="float32",
             trainable=False,
             autocast=False,
-            aggregation="only_first_replica",
+            aggregation="none",
             name="history",
         )
         self.count = keras.Variable(
@@ -46,7 +46,7 @@ class StepHistory:
             dtype="int64",
             trainable=False,
             autocast=False,
-            aggregation="only_first_replica",
+            aggregation="none",
             name="history_count",
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision import gradients as gradients_lib
+from tfamp.precision import replicas
 from tfamp.precision.history import StepHistory
 from tfamp.precision.readable import ReadableState
 from tfamp.precision.saved_state import SavesState
@@ -56,6 +57,11 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
     place: scaled gradients are summed in float32, the sum is checked once at the end of the
     group, and a skip discards that group alone. A group is then one step of the machine, and the
     inner optimizer's `iterations` and learning-rate schedule count updates.
+
+    Under a `tf.distribute` strategy, in whose scope the optimizer is made, the gradients are first
+    summed over the replicas, once for each call of `apply`, and all the rest follows from the sum:
+    a value that is not finite on any replica makes every replica skip, clipping sees the whole
+    gradient, and weights, scale and counters stay the same on all replicas.
 
     All state lives on the device and can be read at any time: `scale`, `growth_counter`,
     `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`, `grad_norm`
@@ -167,7 +173,8 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         Also notes the loss for `history()`.
 
         Args:
-            loss: float scalar, the loss of this replica.
+            loss: float scalar, the loss of this replica, divided by the number of replicas as a
+                Keras loss is: gradients and losses are summed over them.
 
         Returns:
             float32 scalar. float16 ends at 65504, which a loss of 2 reaches at scale 2^15.
@@ -207,10 +214,28 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
                 self.build(list(trainable_variables))
         variables = list(trainable_variables or self._trainable_variables)
         grads = [gradients_lib.densified(g) for g in grads]
+        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if num_replicas > 1:
+            grads = self._over_replicas(grads, variables, num_replicas)
         if self._group_size == 1:
             self._update(grads, variables)
         else:
             self._accumulate(grads, variables)
+
+    def _over_replicas(
+        self,
+        grads: list[gradients_lib.Gradient],
+        variables: list[keras.Variable],
+        num_replicas: int,
+    ) -> list[gradients_lib.Gradient]:
+        replicas.take_summed(self.inner_optimizer)
+        grads, loss = replicas.summed(grads, self._loss.value)
+        self._loss.assign(loss)
+        for i, (grad, variable) in enumerate(zip(grads, variables, strict=True)):
+            # What overwrites a variable is its next value, not a share of a sum.
+            if grad is not None and self._overwrite_variable_with_gradient(variable):
+                grads[i] = grad / num_replicas
+        return grads
 
     def _accumulate(
         self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]
@@ -231,7 +256,9 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
             for total in sums.values():
                 total.assign(tf.zeros_like(total.value))
 
-        tf.cond(is_last, update, lambda: self._record(self.dynamic_scale.value, is_update=False))
+        replicas.cond(
+            is_last, update, lambda: self._record(self.dynamic_scale.value, is_update=False)
+        )
 
     def _update(self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]) -> None:
         scale = tf.identity(self.dynamic_scale.value)
@@ -240,11 +267,11 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         self._grad_norm.assign(scaled_norm / scale)
         self._machine.attempted.assign_add(1)
         if self._scales:
-            may_apply = is_finite & self._machine.is_alive()
-            tf.cond(
-                may_apply,
-                lambda: self._apply_clean(grads, variables, scale),
-                lambda: self._skip(grads, variables),
+            replicas.cond(
+                is_finite & self._machine.is_alive(),
+                lambda grads, scale: self._apply_clean(grads, variables, scale),
+                lambda grads, scale: self._skip(grads, variables),
+                args=(grads, scale),
             )
         else:
             self.inner_optimizer.apply(grads, variables)

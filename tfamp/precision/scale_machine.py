@@ -64,7 +64,8 @@ class ScaleMachine:
                 shape=(),
                 initializer=keras.initializers.Constant(start),
                 dtype=dtype,
-                aggregation="only_first_replica",
+                # Every replica takes the same transition and writes its own copy.
+                aggregation="none",
                 name=name,
             )
 

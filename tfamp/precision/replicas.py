@@ -1,0 +1,108 @@
+"""Many replicas, one decision: what loss scaling needs of `tf.distribute`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfamp.precision import gradients as gradients_lib
+
+# The method in which a Keras optimizer sums gradients over the replicas (Keras 3.12 to 3.15,
+# keras/src/backend/tensorflow/optimizer_distribute.py).
+_KERAS_SUM = "_all_reduce_sum_gradients"
+
+
+def summed(
+    grads: Sequence[gradients_lib.Gradient], loss: tf.Tensor
+) -> tuple[list[gradients_lib.Gradient], tf.Tensor]:
+    """Sums gradients and loss over the replicas, all in one reduction.
+
+    Call it in a replica context with more than one replica in sync.
+
+    Args:
+        grads: This replica's float tensors, IndexedSlices or None.
+        loss: float32 scalar, this replica's share of the loss.
+
+    Returns:
+        grads: The sums, float32 and the same on every replica.
+        loss: The loss of the global batch.
+    """
+    # float32 first: float16 gradients that are finite by themselves may overflow in the sum.
+    present = [_as_float32(grad) for grad in grads if grad is not None]
+    context = tf.distribute.get_replica_context()
+    # A copy on the replica's own device; what lies elsewhere breaks the batch into single sums.
+    *sums, loss = context.all_reduce(tf.distribute.ReduceOp.SUM, [*present, tf.identity(loss)])
+    remaining = iter(sums)
+    # The slices of two replicas may name the same row.
+    return [
+        None if grad is None else gradients_lib.densified(next(remaining)) for grad in grads
+    ], loss
+
+
+def cond(
+    is_true: tf.Tensor,
+    if_true: Callable[..., None],
+    if_false: Callable[..., None],
+    args: Sequence[Any] = (),
+) -> None:
+    """`tf.cond` for a replica context whose branches may call an optimizer's `apply`.
+
+    Most strategies update variables through `merge_call`, which may not stand in a branch of a
+    replica's own `tf.cond`: there the branch is taken once, for all replicas, in cross-replica
+    context, and runs on each.
+
+    Args:
+        is_true: bool scalar, the same on every replica.
+        if_true: Called with `args` in a replica context.
+        if_false: Likewise.
+        args: Values of this replica. What a branch uses and differs between replicas, as every
+            tensor does, must come in here.
+    """
+    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+        tf.cond(is_true, lambda: if_true(*args), lambda: if_false(*args))
+        return
+
+    def across(strategy: tf.distribute.Strategy, is_true: Any, *args: Any) -> None:
+        def on_each(branch: Callable[..., None]) -> Callable[[], None]:
+            def run() -> None:
+                strategy.extended.call_for_each_replica(branch, args=args)
+
+            return run
+
+        first = strategy.experimental_local_results(is_true)[0]
+        tf.cond(first, on_each(if_true), on_each(if_false))
+
+    tf.distribute.get_replica_context().merge_call(across, args=(is_true, *args))
+
+
+def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes an optimizer take gradients as they come, already summed over the replicas.
+
+    Keras sums inside `apply`, in a method of its own which is put out of action on this one
+    optimizer. Dividing by the number of replicas instead would let the second sum stand, but
+    would clip a gradient that is too small, and rounds.
+
+    Raises:
+        RuntimeError: This Keras sums somewhere else; going on would sum twice.
+    """
+    if not hasattr(optimizer, _KERAS_SUM):
+        raise RuntimeError(
+            f"keras {keras.__version__} has no {type(optimizer).__name__}.{_KERAS_SUM}, so its "
+            "gradients would be summed over the replicas twice. Train on one device, or use a "
+            "Keras version that setup.cfg allows."
+        )
+    setattr(optimizer, _KERAS_SUM, _as_they_come)
+
+
+def _as_they_come(grads_and_vars: Sequence[Any]) -> list[Any]:
+    return list(grads_and_vars)
+
+
+def _as_float32(grad: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+    if isinstance(grad, tf.IndexedSlices):
+        values = tf.cast(grad.values, tf.float32)
+        return tf.IndexedSlices(values, grad.indices, grad.dense_shape)
+    return tf.cast(grad, tf.float32)
