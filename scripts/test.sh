@@ -9,4 +9,5 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/venv.sh"
 tfamp_environment test
 cd -- "$tfamp_root"
-exec "$tfamp_python" -m pytest "$@"
+# Two processes, whole files to each: fixtures and compiled runs are shared within a file.
+exec "$tfamp_python" -m pytest -n 2 --dist loadfile "$@"

@@ -17,7 +17,7 @@ from absl import flags
 from short_runs import ODD, TINY
 
 import tfamp.run.flags  # noqa: F401
-from tfamp.precision.loss_scale import LossScaleCollapse
+from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
 from tfamp.run.config import POLICIES, Config, resolve
 from tfamp.run.errors import InputError

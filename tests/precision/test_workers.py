@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "replica_cases" / "worker.py"
 CASES = (
     "skips",
@@ -45,7 +46,11 @@ def two_workers(*cases):
     try:
         for index in range(2):
             task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            environment = os.environ | {"TF_CONFIG": json.dumps(task), "CUDA_VISIBLE_DEVICES": ""}
+            environment = os.environ | {
+                "TF_CONFIG": json.dumps(task),
+                "CUDA_VISIBLE_DEVICES": "",
+                "PYTHONPATH": str(ROOT),
+            }
             command = [sys.executable, str(WORKER), *cases]
             pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             processes.append(subprocess.Popen(command, env=environment, text=True, **pipes))
