@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tfamp.run import flags as run_flags
 from tfamp.run import quiet
@@ -28,6 +28,8 @@ def main(argv: list[str]) -> int:
         _check_names(config)
     except InputError as error:
         run_flags.exit_with_input_error(error)
+    # TFDS tells at INFO of what it tried before an error that says it better.
+    logging.set_verbosity(logging.WARNING)
     try:
         quiet.import_tensorflow(float16="float16" in config.policy)
     except KeyboardInterrupt:

@@ -59,6 +59,8 @@ def two_workers(*cases):
         for process in processes:
             process.kill()
             process.wait()
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                pipe.close()
 
 
 @pytest.fixture(scope="module")
