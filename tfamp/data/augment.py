@@ -17,8 +17,9 @@ import tensorflow as tf
 from tfamp.data import stateless
 from tfamp.data.pipeline import Augment
 from tfamp.run import errors
+from tfamp.run.config import AUGMENTATIONS
 
-NAMES = ("none", "flip_crop", "randaugment", "mixup_cutmix")
+NAMES = AUGMENTATIONS
 
 # Zero padding by 4 pixels of 32: He et al., "Deep Residual Learning", section 4.2.
 _PAD_FRACTION = 4 / 32

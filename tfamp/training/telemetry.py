@@ -95,14 +95,14 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         self._optimizer = optimizer if isinstance(optimizer, LossScaleOptimizer) else None
         self._recorded_before = self._optimizer.history()[0] if self._optimizer else 0
         self._recorded = self._recorded_before
-        self._executes = max(1, getattr(self.model, "steps_per_execution", 1))
+        executes = max(1, getattr(self.model, "steps_per_execution", 1))
         self._mark_every = self.log_every
         if self._optimizer:
-            room = self._optimizer.history_size - self._executes + 1
+            room = self._optimizer.history_size - executes + 1
             if room < 1:
                 raise ValueError(
-                    f"steps_per_execution={self._executes} exceeds the optimizer's history of "
-                    f"{self._optimizer.history_size} steps. Set history={self._executes} or more "
+                    f"steps_per_execution={executes} exceeds the optimizer's history of "
+                    f"{self._optimizer.history_size} steps. Set history={executes} or more "
                     "on LossScaleOptimizer."
                 )
             self._mark_every = min(self.log_every, room)

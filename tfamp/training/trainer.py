@@ -120,7 +120,7 @@ def _steps_per_epoch(config: Config, whole: int) -> int:
 
 
 def _decide_jit(asked: bool | None, has_float16: bool) -> bool:
-    # float16 on a CPU is emulated op by op without XLA: three times slower (DESIGN.md).
+    # float16 on a CPU is emulated op by op without XLA, which is much slower.
     if asked is not None:
         return asked
     return has_float16 or bool(tf.config.list_physical_devices("GPU"))
