@@ -1,0 +1,1 @@
+"""Reads finished runs and says what a precision policy bought; needs no TensorFlow."""

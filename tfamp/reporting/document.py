@@ -1,0 +1,161 @@
+"""report.json: every number of the report, traceable to the run directories it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfamp import __version__
+from tfamp.reporting import provenance, verdict
+from tfamp.reporting.comparison import FIGURES, Comparison, Comparisons, Group, Variant
+from tfamp.reporting.runs import PassedOver, Run
+from tfamp.reporting.scale_story import gradient_health, scale_story
+from tfamp.reporting.statistics import Estimate
+from tfamp.run import records
+
+SCHEMA_VERSION = 1
+
+
+def build(
+    logdir: Path, baseline: str, comparisons: Comparisons, passed_over: Sequence[PassedOver]
+) -> dict[str, Any]:
+    """Makes the document that report.json holds and the pages are rendered from.
+
+    Args:
+        logdir: The folder that was searched, as the user gave it.
+        baseline: What the runs are compared with.
+        comparisons: The runs in their groups.
+        passed_over: Folders that were not used.
+
+    Returns:
+        JSON values only; a figure that was not measured is null, one that is not finite a string.
+    """
+    ids = _unique([slug(group.title) for group in comparisons.groups])
+    return _json(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "tfamp_version": __version__,
+            "logdir": str(logdir),
+            "baseline": baseline,
+            "groups": [
+                _group(group, name) for group, name in zip(comparisons.groups, ids, strict=True)
+            ],
+            "unpaired": [dataclasses.asdict(entry) for entry in comparisons.unpaired],
+            "passed_over": [dataclasses.asdict(entry) for entry in passed_over],
+            "warnings": provenance.warnings(logdir, comparisons, passed_over),
+            "provenance": provenance.collect(logdir, comparisons),
+        }
+    )
+
+
+def slug(text: str) -> str:
+    """A text as a file name and an anchor."""
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-").lower()
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
+    return found
+
+
+def _group(group: Group, name: str) -> dict[str, Any]:
+    variants = [_variant(variant, group) for variant in group.variants]
+    return {
+        "id": name,
+        "title": group.title,
+        "device": group.device,
+        "settings": group.settings,
+        "baseline": group.baseline and group.baseline.label,
+        "variants": [
+            variant | {"id": unique}
+            for variant, unique in zip(
+                variants, _unique([slug(v.label) for v in group.variants]), strict=True
+            )
+        ],
+    }
+
+
+def _variant(variant: Variant, group: Group) -> dict[str, Any]:
+    stories = [scale_story(run) for run in variant.runs]
+    known = [story for story in stories if story is not None]
+    return {
+        "label": variant.label,
+        "precision": dataclasses.asdict(variant.precision)
+        | {"scale_settings": dict(variant.precision.scale_settings)},
+        "is_baseline": variant is group.baseline,
+        "seeds": [run.seed for run in variant.runs],
+        "figures": {name: _estimate(variant.figure(name)) for name in FIGURES},
+        "epoch_time_includes_compile": any(
+            len(run.result["epoch_time_sec"]) < 2 for run in variant.runs
+        ),
+        "skipped_steps": {
+            "total": sum(story.skipped for story in known),
+            "of": sum(story.steps for story in known),
+            "per_run": [story.skipped for story in known],
+        }
+        if known
+        else None,
+        "final_scale": {
+            "min": min(story.final for story in known),
+            "max": max(story.final for story in known),
+        }
+        if known
+        else None,
+        "comparison": _comparison(variant.comparison),
+        "verdict": verdict.sentences(variant, group),
+        "runs": [_run(run) for run in variant.runs],
+    }
+
+
+def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {
+        "seeds": list(comparison.seeds),
+        "step_speedup": _judged(comparison.step_speedup, verdict.speed),
+        "epoch_speedup": _judged(comparison.epoch_speedup, verdict.speed),
+        "memory_ratio": _judged(comparison.memory_ratio, verdict.memory),
+        "accuracy_difference": _judged(comparison.accuracy_difference, verdict.accuracy),
+    }
+
+
+def _judged(estimate: Estimate | None, judge: Any) -> dict[str, Any] | None:
+    return None if estimate is None else dataclasses.asdict(estimate) | {"verdict": judge(estimate)}
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    return None if estimate is None else dataclasses.asdict(estimate)
+
+
+def _run(run: Run) -> dict[str, Any]:
+    story, health = scale_story(run), gradient_health(run)
+    return {
+        "directory": run.directory,
+        "seed": run.seed,
+        "figures": {name: read(run) for name, read in FIGURES.items()},
+        "loss_scale": story and dataclasses.asdict(story),
+        "gradients": health and dataclasses.asdict(health),
+        "command_line": run.command_line,
+        "git_revision": run.git_revision,
+    }
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _json(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(entry) for entry in value]
+    return records.to_json_number(value) if isinstance(value, float) else value
+
+
+def dump(document: dict[str, Any]) -> str:
+    """The text of report.json."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,151 @@
+"""Where a report's numbers come from, and what a reader must be warned of."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfamp.reporting.comparison import Comparisons, Group
+from tfamp.reporting.runs import PassedOver, Run
+from tfamp.run import records
+
+_FEWEST_SEEDS = 3
+# A window of steps this many times the median holds something that is no step.
+_OUTLIER = 10.0
+
+
+def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
+    """Versions, devices, revisions, seeds and command lines of the runs that were used."""
+    runs = [run for group in comparisons.groups for run in group.runs]
+    sweep = read_sweep(logdir)
+    return {
+        "versions": _versions(runs),
+        "devices": _distinct(run.result["device"] for run in runs),
+        "git_revisions": _distinct(run.git_revision or "unknown" for run in runs),
+        "seeds": sorted({run.seed for run in runs}),
+        "sweep": None if sweep is None else shlex.join(map(str, sweep.get("command_line", []))),
+        "commands": {run.directory: shlex.join(run.command_line) for run in runs},
+    }
+
+
+def _versions(runs: Sequence[Run]) -> dict[str, list[str]]:
+    packages = _distinct(name for run in runs for name in run.result["versions"])
+    return {
+        name: _distinct(str(run.result["versions"].get(name, "absent")) for run in runs)
+        for name in packages
+    }
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def read_sweep(logdir: Path) -> dict[str, Any] | None:
+    """The sweep.json that `tfamp.sweep` leaves in its LOGDIR; None where there is no usable one."""
+    try:
+        value = json.loads((logdir / "sweep.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def warnings(
+    logdir: Path, comparisons: Comparisons, passed_over: Sequence[PassedOver]
+) -> list[str]:
+    """What may mislead a reader of these numbers, one sentence each, the gravest first."""
+    found: list[str] = []
+    for group in comparisons.groups:
+        found += _of_group(group)
+    found += [
+        f"{entry.directory} did not finish. {entry.why}"
+        for entry in passed_over
+        if entry.is_unfinished
+    ]
+    found += _never_ran(logdir, comparisons, passed_over)
+    found += [
+        f"The batch size differs: {entry.directory} is not compared. {entry.why}"
+        for entry in comparisons.unpaired
+        if "batch_size (" in entry.why
+    ]
+    return _distinct(found)
+
+
+def _of_group(group: Group) -> list[str]:
+    name = group.title
+    found: list[str] = []
+    if group.baseline is not None and group.comparisons and group.baseline.precision.tf32:
+        found.append(
+            f"{name}: the baseline {group.baseline.label} ran in TF32, which is mixed precision "
+            "already. Train it with --notf32 to compare with float32."
+        )
+    for variant, comparison in group.comparisons:
+        if len(comparison.seeds) < _FEWEST_SEEDS:
+            seeds = ", ".join(map(str, comparison.seeds))
+            found.append(
+                f"{name}: {variant.label} is compared over {len(comparison.seeds)} of the "
+                f"{_FEWEST_SEEDS} seeds that an interval should have at least (seed {seeds})."
+            )
+    if any(len(run.result["epoch_time_sec"]) < 2 for run in group.runs):
+        found.append(
+            f"{name}: a run has one epoch, so its time per epoch includes compiling. "
+            "Step times do not."
+        )
+    for run in group.runs:
+        times = run.series(records.STEP_TIME)
+        slow = [step for step, ms in times if ms > _OUTLIER * _median(run)]
+        if slow:
+            found.append(
+                f"{run.directory}: the steps up to step {slow[0]} took over {_OUTLIER:g} times the "
+                "median: something was compiled there, or the machine paused."
+            )
+    found += _differing(group, name)
+    if group.device.startswith("CPU") and group.comparisons:
+        found.append(
+            f"{name}: this ran on a CPU, which has no fast float16. Times and memory here do not "
+            "show what a GPU gains; accuracy and loss scale do carry over."
+        )
+    return found
+
+
+def _median(run: Run) -> float:
+    time = run.result["step_time_ms"]
+    return time["median"] if time else float("inf")
+
+
+def _differing(group: Group, name: str) -> list[str]:
+    if not group.comparisons:
+        return []
+    found = []
+    versions = _versions(group.runs)
+    several = [f"{package} {', '.join(seen)}" for package, seen in versions.items() if seen[1:]]
+    if several:
+        found.append(f"{name}: the runs used different versions of {'; '.join(several)}.")
+    revisions = _distinct(run.git_revision or "unknown" for run in group.runs)
+    if revisions[1:]:
+        found.append(f"{name}: the runs are of different revisions: {', '.join(revisions)}.")
+    if any(revision.endswith("-dirty") for revision in revisions):
+        found.append(f"{name}: a run was made from a checkout with changes that no commit holds.")
+    return found
+
+
+def _never_ran(
+    logdir: Path, comparisons: Comparisons, passed_over: Sequence[PassedOver]
+) -> list[str]:
+    sweep = read_sweep(logdir) or {}
+    found = []
+    jobs = sweep.get("jobs")
+    if isinstance(jobs, int) and jobs > 1:
+        found.append(
+            f"The sweep ran {jobs} cells at a time: they slowed each other, so times and "
+            "throughput cannot be compared."
+        )
+    cells = sweep.get("cells")
+    runs = {run.directory for group in comparisons.groups for run in group.runs}
+    seen = runs | {entry.directory for entry in [*passed_over, *comparisons.unpaired]}
+    missing = [str(cell) for cell in cells if cell not in seen] if isinstance(cells, list) else []
+    if missing:
+        found.append(f"The sweep has not run {', '.join(missing)}.")
+    return found

@@ -1,0 +1,284 @@
+"""Run directories as a report reads them: what is whole, and what is passed over and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tfamp.run import records
+from tfamp.run.directory import RunDirectory
+
+# What a report takes out of result.json: its test, and what the test asks for.
+_Check = tuple[Callable[[Any], bool], str]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_measured(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value) and value > 0
+
+
+def _or_absent(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _is_step_time(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_measured(value.get(n)) for n in ("median", "p95"))
+
+
+def _is_scale(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("mode"), str)
+        and all(_is_number(value.get(name)) for name in ("initial", "final", "min", "max"))
+        and _is_count(value.get("skipped"))
+    )
+
+
+_RESULT_FIELDS: dict[str, _Check] = {
+    "policy": (lambda value: isinstance(value, str), "a name"),
+    "tf32": (lambda value: isinstance(value, bool), "true or false"),
+    "device": (lambda value: isinstance(value, str), "a text"),
+    "versions": (lambda value: isinstance(value, dict), "an object"),
+    "steps_attempted": (_is_count, "a count"),
+    "validation_accuracy": (_or_absent(_is_number), "a number"),
+    "validation_loss": (_or_absent(_is_number), "a number"),
+    "train_loss": (_or_absent(_is_number), "a number"),
+    "epoch_time_sec": (
+        lambda value: isinstance(value, list) and all(map(_is_measured, value)) and bool(value),
+        "a list of seconds",
+    ),
+    "step_time_ms": (_or_absent(_is_step_time), "median and p95 in milliseconds"),
+    "examples_per_sec": (_or_absent(_is_measured), "a number above 0"),
+    "device_peak_bytes": (_or_absent(_is_measured), "a number above 0"),
+    "host_peak_rss_bytes": (_or_absent(_is_measured), "a number above 0"),
+    "loss_scale": (_or_absent(_is_scale), "mode, initial, final, min, max and skipped"),
+}
+_CONFIG_FIELDS: dict[str, _Check] = {
+    "policy": _RESULT_FIELDS["policy"],
+    "model": (lambda value: isinstance(value, str), "a name"),
+    "dataset": (lambda value: isinstance(value, str), "a name"),
+    "loop": (lambda value: isinstance(value, str), "a name"),
+    "seed": (_is_count, "a whole number"),
+    "epochs": (_is_count, "a whole number"),
+    "batch_size": (_is_count, "a whole number"),
+    "loss_scale": (lambda value: isinstance(value, str), "a text"),
+    "float32_layers": (
+        lambda value: isinstance(value, list) and all(isinstance(part, str) for part in value),
+        "a list of texts",
+    ),
+}
+
+
+class BrokenRunError(Exception):
+    """A run directory that cannot be used; the message says why, in a sentence without a name."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A completed run, read and checked.
+
+    Attributes:
+        directory: Its folder, relative to the folder that was searched.
+        config: The resolved configuration, as in config.json.
+        result: result.json, with non-finite numbers as floats.
+        rows: The rows of metrics.jsonl.
+        command_line: What the user typed.
+        git_revision: Revision of the checkout that ran, or None.
+    """
+
+    directory: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+    rows: list[dict[str, Any]]
+    command_line: list[str]
+    git_revision: str | None
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, order and augmentation."""
+        return self.config["seed"]
+
+    @property
+    def policy(self) -> str:
+        """The precision policy."""
+        return self.config["policy"]
+
+    @property
+    def step_rows(self) -> list[dict[str, Any]]:
+        """The rows of steps, in order."""
+        return [row for row in self.rows if row.get("kind") == "step"]
+
+    @property
+    def epoch_rows(self) -> list[dict[str, Any]]:
+        """The rows of epochs, in order."""
+        return [row for row in self.rows if row.get("kind") == "epoch"]
+
+    def series(self, name: str) -> list[tuple[int, float]]:
+        """(step, figure) of every step row that has the figure."""
+        return [(row["step"], row[name]) for row in self.step_rows if name in row]
+
+
+@dataclasses.dataclass(frozen=True)
+class PassedOver:
+    """A folder that the report does not use.
+
+    Attributes:
+        directory: The folder, relative to the folder that was searched.
+        why: The reason, a sentence.
+        is_unfinished: Whether a run began there and did not end well.
+    """
+
+    directory: str
+    why: str
+    is_unfinished: bool = False
+
+
+def find(logdir: Path, out: Path) -> tuple[list[Run], list[PassedOver]]:
+    """Reads every run below a folder, however deep, in the order of their names.
+
+    Args:
+        logdir: The folder to search.
+        out: The report's own folder, which is not searched.
+
+    Returns:
+        runs: The completed runs.
+        passed_over: The folders that hold no usable run, each with the reason.
+    """
+    runs, passed_over = [], []
+    for folder, holds_run in _candidates(logdir, out):
+        name = folder.relative_to(logdir).as_posix()
+        if not holds_run:
+            passed_over.append(PassedOver(name, "It holds no run: no config.json, no rows."))
+            continue
+        try:
+            runs.append(read(folder, name))
+        except BrokenRunError as broken:
+            passed_over.append(PassedOver(name, str(broken), is_unfinished=_has_begun(folder)))
+    return runs, passed_over
+
+
+def _candidates(logdir: Path, out: Path) -> Iterator[tuple[Path, bool]]:
+    """Yields run folders, and folders in which there is no run anywhere."""
+    for above, names, files in os.walk(logdir):
+        folder = Path(above)
+        names.sort()
+        names[:] = [n for n in names if not n.startswith(".") and (folder / n) != out]
+        directory = RunDirectory(folder)
+        if any(
+            path.name in files for path in (directory.config, directory.metrics, directory.result)
+        ):
+            names.clear()
+            yield folder, True
+        elif not names and folder != logdir:
+            yield folder, False
+
+
+def _has_begun(folder: Path) -> bool:
+    directory = RunDirectory(folder)
+    try:
+        status = _object(directory.result).get("status")
+    except BrokenRunError:
+        return directory.config.exists()
+    return status in ("failed", "interrupted")
+
+
+def read(folder: Path, name: str) -> Run:
+    """Reads one run directory.
+
+    Args:
+        folder: The run's folder.
+        name: What the report calls it.
+
+    Raises:
+        BrokenRunError: It is not a completed run of this schema, or not whole.
+    """
+    directory = RunDirectory(folder)
+    if not directory.result.exists():
+        raise BrokenRunError("There is no result.json: the run did not finish.")
+    result = _object(directory.result)
+    _check_version(result, "result.json")
+    status = result.get("status")
+    if status != "completed":
+        error = f": {result['error']}" if result.get("error") else ""
+        raise BrokenRunError(f"The run ended as {status!r}{error}.".replace("..", "."))
+    record = _object(directory.config)
+    _check_version(record, "config.json")
+    config = record.get("config")
+    if not isinstance(config, dict):
+        raise BrokenRunError('config.json has no "config": tfamp.train did not write it.')
+    result = {key: records.from_json_number(value) for key, value in result.items()}
+    _check_fields(config, _CONFIG_FIELDS, "config.json")
+    _check_fields(result, _RESULT_FIELDS, "result.json")
+    command_line = record.get("command_line")
+    revision = record.get("git_revision")
+    return Run(
+        directory=name,
+        config=config,
+        result=result,
+        rows=_rows(directory.metrics),
+        command_line=[str(part) for part in command_line] if isinstance(command_line, list) else [],
+        git_revision=revision if isinstance(revision, str) else None,
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except FileNotFoundError:
+        raise BrokenRunError(f"There is no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise BrokenRunError(f"{path.name} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise BrokenRunError(f"{path.name} holds no JSON object.")
+    return value
+
+
+def _check_version(value: dict[str, Any], name: str) -> None:
+    version = value.get("schema_version")
+    if version != records.SCHEMA_VERSION:
+        has = "has no schema version" if version is None else f"has schema version {version!r}"
+        raise BrokenRunError(f"{name} {has}; this tfamp reads {records.SCHEMA_VERSION}.")
+
+
+def _check_fields(value: dict[str, Any], fields: dict[str, _Check], name: str) -> None:
+    for field, (is_right, wanted) in fields.items():
+        if not is_right(value.get(field)):
+            raise BrokenRunError(f"{name} has {field}={value.get(field)!r} where {wanted} belongs.")
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    raise BrokenRunError("metrics.jsonl ends in the middle of a line.")
+        rows = records.read_rows(path)
+    except FileNotFoundError:
+        raise BrokenRunError("There is no metrics.jsonl.") from None
+    except (OSError, ValueError) as error:
+        text = str(error).replace(str(path), path.name).rstrip(".")
+        raise BrokenRunError(f"metrics.jsonl cannot be read: {text}.") from error
+    for row in rows:
+        if not (_is_count(row.get("step")) and isinstance(row.get("kind"), str)):
+            raise BrokenRunError("metrics.jsonl has a row without kind and step.")
+        for field, figure in row.items():
+            if "/" in field and not _is_number(figure):
+                raise BrokenRunError(f"metrics.jsonl has {field}={figure!r} at step {row['step']}.")
+    if not rows:
+        raise BrokenRunError("metrics.jsonl has no rows.")
+    return rows

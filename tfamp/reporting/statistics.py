@@ -1,0 +1,77 @@
+"""Means and 95% intervals over few runs: Student's t, as a handful of seeds needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure over `n` runs.
+
+    Attributes:
+        value: The mean (of ratios: the geometric mean).
+        low: Lower end of the 95% interval; None where one run gives none.
+        high: Its upper end.
+        n: Runs, or pairs of runs.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def excludes(self, value: float) -> bool | None:
+        """Whether the interval leaves a value out; None where there is no interval."""
+        if self.low is None or self.high is None:
+            return None
+        return not self.low <= value <= self.high
+
+
+def mean(values: Sequence[float]) -> Estimate | None:
+    """The mean and its t interval; None for no values.
+
+    A non-finite value among them makes a mean that is not finite, without an interval.
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    numbers = np.asarray(values, np.float64)
+    if not np.isfinite(numbers).all():
+        with np.errstate(invalid="ignore"):
+            return Estimate(float(numbers.mean()), None, None, n)
+    centre = math.fsum(values) / n
+    if n == 1:
+        return Estimate(centre, None, None, 1)
+    error = float(numbers.std(ddof=1)) / math.sqrt(n)
+    reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * error
+    return Estimate(centre, centre - reach, centre + reach, n)
+
+
+def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate | None:
+    """The geometric mean of paired ratios, with the t interval of their logarithms.
+
+    Ratios are averaged by their logarithms, so that a over b and b over a agree.
+
+    Args:
+        numerators: Positive numbers.
+        denominators: Positive numbers, one for each numerator.
+    """
+    logarithms = [math.log(a / b) for a, b in zip(numerators, denominators, strict=True)]
+    found = mean(logarithms)
+    if found is None:
+        return None
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return Estimate(math.exp(found.value), low, high, found.n)
+
+
+def mean_difference(values: Sequence[float], baselines: Sequence[float]) -> Estimate | None:
+    """The mean of paired differences, with its t interval."""
+    return mean([value - base for value, base in zip(values, baselines, strict=True)])
