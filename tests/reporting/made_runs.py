@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 from tfamp.run import records
-from tfamp.run.config import Config, default_run_name, resolve
+from tfamp.run.config import FLOAT16_POLICIES, Config, default_run_name, resolve
 
 VERSIONS = {"python": "3.11.2", "tfamp": "0.1.0", "tensorflow": "2.21.0", "keras": "3.15.1"}
 CPU = "CPU:0 (a test's CPU)"
@@ -58,7 +58,7 @@ def write_run(
     config = resolve(Config(**values))
     folder = logdir / (name or default_run_name(config))
     folder.mkdir(parents=True)
-    is_float16 = "float16" in config.policy
+    is_float16 = config.policy in FLOAT16_POLICIES
     is_scaled = is_float16 and config.loss_scale != "none"
     per_epoch = config.steps_per_epoch or STEPS_PER_EPOCH
     steps = config.epochs * per_epoch

@@ -180,10 +180,10 @@ class Group:
     def title(self) -> str:
         """What its runs have in common and a reader looks for."""
         settings = self.settings
-        xla = {True: "with XLA", False: "without XLA"}.get(settings.get("jit_compile"))
+        xla = "with XLA" if settings.get("jit_compile") else "without XLA"
         size = f" at {settings['image_size']} pixels" if settings.get("image_size") else ""
         parts = [f"{settings['model']} on {settings['dataset']}{size}", f"{settings['loop']} loop"]
-        return ", ".join([*parts, *([xla] if xla else []), f"batch {settings['batch_size']}"])
+        return ", ".join([*parts, xla, f"batch {settings['batch_size']}"])
 
     @property
     def runs(self) -> list[Run]:

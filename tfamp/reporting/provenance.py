@@ -56,7 +56,7 @@ def warnings(
     logdir: Path, comparisons: Comparisons, passed_over: Sequence[PassedOver]
 ) -> list[str]:
     """What may mislead a reader of these numbers, one sentence each, the gravest first."""
-    found: list[str] = []
+    found = _on_cpu(comparisons.groups)
     for group in comparisons.groups:
         found += _of_group(group)
     found += [
@@ -102,12 +102,19 @@ def _of_group(group: Group) -> list[str]:
                 "median: something was compiled there, or the machine paused."
             )
     found += _differing(group, name)
-    if group.device.startswith("CPU") and group.comparisons:
-        found.append(
-            f"{name}: this ran on a CPU, which has no fast float16. Times and memory here do not "
-            "show what a GPU gains; accuracy and loss scale do carry over."
-        )
     return found
+
+
+def _on_cpu(groups: Sequence[Group]) -> list[str]:
+    compared = [group for group in groups if group.comparisons]
+    on_cpu = [group.title for group in compared if group.device.startswith("CPU")]
+    if not on_cpu:
+        return []
+    which = "This" if len(on_cpu) == len(compared) else "; ".join(on_cpu) + ": this"
+    return [
+        f"{which} ran on a CPU, which has no fast float16. Times and memory here do not show what "
+        "a GPU gains; accuracy and loss scale do carry over."
+    ]
 
 
 def _median(run: Run) -> float:

@@ -13,6 +13,9 @@ from typing import Any
 from tfamp.run import records
 from tfamp.run.directory import RunDirectory
 
+# A folder with this file is an earlier report.
+_REPORT = "report.json"
+
 # What a report takes out of result.json: its test, and what the test asks for.
 _Check = tuple[Callable[[Any], bool], str]
 
@@ -156,9 +159,10 @@ def find(logdir: Path, out: Path) -> tuple[list[Run], list[PassedOver]]:
         runs: The completed runs.
         passed_over: The folders that hold no usable run, each with the reason.
     """
-    runs, passed_over = [], []
-    for folder, holds_run in _candidates(logdir, out):
-        name = folder.relative_to(logdir).as_posix()
+    runs: list[Run] = []
+    passed_over: list[PassedOver] = []
+    for folder, holds_run in _candidates(logdir, out, passed_over):
+        name = _name(folder, logdir)
         if not holds_run:
             passed_over.append(PassedOver(name, "It holds no run: no config.json, no rows."))
             continue
@@ -169,19 +173,34 @@ def find(logdir: Path, out: Path) -> tuple[list[Run], list[PassedOver]]:
     return runs, passed_over
 
 
-def _candidates(logdir: Path, out: Path) -> Iterator[tuple[Path, bool]]:
+def _name(folder: Path, logdir: Path) -> str:
+    # A LOGDIR may be one run itself.
+    return folder.resolve().name if folder == logdir else folder.relative_to(logdir).as_posix()
+
+
+def _candidates(
+    logdir: Path, out: Path, passed_over: list[PassedOver]
+) -> Iterator[tuple[Path, bool]]:
     """Yields run folders, and folders in which there is no run anywhere."""
-    for above, names, files in os.walk(logdir):
+
+    def note(error: OSError) -> None:
+        name = _name(Path(error.filename), logdir)
+        passed_over.append(PassedOver(name, f"It cannot be read: {error.strerror}."))
+
+    for above, names, files in os.walk(logdir, onerror=note):
         folder = Path(above)
-        names.sort()
-        names[:] = [n for n in names if not n.startswith(".") and (folder / n) != out]
         directory = RunDirectory(folder)
-        if any(
-            path.name in files for path in (directory.config, directory.metrics, directory.result)
-        ):
+        own = {path.name for path in (directory.config, directory.metrics, directory.result)}
+        if own & set(files):
             names.clear()
             yield folder, True
-        elif not names and folder != logdir:
+            continue
+        if folder.resolve() == out.resolve() or _REPORT in files:
+            names.clear()
+            continue
+        has_folders = bool(names)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        if not has_folders and folder != logdir:
             yield folder, False
 
 

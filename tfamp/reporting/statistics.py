@@ -28,12 +28,6 @@ class Estimate:
     high: float | None
     n: int
 
-    def excludes(self, value: float) -> bool | None:
-        """Whether the interval leaves a value out; None where there is no interval."""
-        if self.low is None or self.high is None:
-            return None
-        return not self.low <= value <= self.high
-
 
 def mean(values: Sequence[float]) -> Estimate | None:
     """The mean and its t interval; None for no values.

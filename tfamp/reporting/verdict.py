@@ -13,6 +13,7 @@ _SAME = 1e-9
 
 UNKNOWN = "unknown"
 WITHIN_NOISE = "within noise"
+THE_SAME = "the same"
 
 
 def speed(ratio: Estimate) -> str:
@@ -31,15 +32,12 @@ def accuracy(difference: Estimate) -> str:
 
 
 def _judge(estimate: Estimate, neutral: float, above: str, below: str) -> str:
-    if not math.isfinite(estimate.value):
+    low, high = estimate.low, estimate.high
+    if low is None or high is None:
         return UNKNOWN
-    excludes = estimate.excludes(neutral)
-    if excludes is None:
-        return UNKNOWN
-    ends = (estimate.value, estimate.low or neutral, estimate.high or neutral)
-    if all(abs(end - neutral) <= _SAME for end in ends):
-        return "the same"
-    if not excludes:
+    if max(abs(low - neutral), abs(high - neutral)) <= _SAME:
+        return THE_SAME
+    if low <= neutral <= high:
         return WITHIN_NOISE
     return above if estimate.value > neutral else below
 
@@ -66,7 +64,7 @@ def _speed_sentence(name: str, base: str, ratio: Estimate | None, seeds: Sequenc
         return f"Speed: {name} or {base} has no step time, so nothing can be said."
     return (
         f"Speed: {name} trained {ratio.value:.2f} times as fast as {base} "
-        f"{_interval(ratio, seeds)}: {_ending(speed(ratio))}."
+        f"{_interval(ratio, seeds)}: {_ending(speed(ratio), ratio)}."
     )
 
 
@@ -77,7 +75,7 @@ def _memory_sentence(
         return f"Memory: {name} or {base} has no device peak, so nothing can be said."
     return (
         f"Memory: {name} peaked at {ratio.value:.2f} times the memory of {base} on "
-        f"{device.split(' ')[0]} {_interval(ratio, seeds)}: {_ending(memory(ratio))}."
+        f"{device.split(' ')[0]} {_interval(ratio, seeds)}: {_ending(memory(ratio), ratio)}."
     )
 
 
@@ -93,16 +91,19 @@ def _accuracy_sentence(
         None if difference.high is None else 100 * difference.high,
         difference.n,
     )
+    ending = _ending(accuracy(difference), difference)
     return (
         f"Accuracy: {name} differs from {base} by {points.value:+.2f} points of validation "
-        f"accuracy {_interval(points, seeds, signed=True)}: {_ending(accuracy(difference))}."
+        f"accuracy {_interval(points, seeds, signed=True)}: {ending}."
     )
 
 
-def _ending(judged: str) -> str:
-    if judged == UNKNOWN:
+def _ending(judged: str, estimate: Estimate) -> str:
+    if judged != UNKNOWN:
+        return judged
+    if math.isfinite(estimate.value):
         return "one seed gives no interval, so this may be noise"
-    return judged
+    return "a figure is not finite, so nothing can be said"
 
 
 def _interval(estimate: Estimate, seeds: Sequence[int], signed: bool = False) -> str:

@@ -1,0 +1,153 @@
+"""Each warning where it is due, and nowhere else."""
+
+import json
+
+import pytest
+from made_runs import VERSIONS, rewrite, write_run
+
+from tfamp.reporting import comparison, provenance, runs
+from tfamp.run import records
+
+ON_A_CPU = (
+    "This ran on a CPU, which has no fast float16. Times and memory here do not show what a GPU "
+    "gains; accuracy and loss scale do carry over."
+)
+GROUP = "resnet20 on fashion_mnist_mini, fit loop, with XLA, batch 64"
+GPU = {"device": "GPU:0 (NVIDIA H200)"}
+
+
+def read(logdir):
+    found, passed_over = runs.find(logdir, logdir / "report")
+    return comparison.compare(found, "float32"), passed_over
+
+
+def warnings(logdir):
+    return provenance.warnings(logdir, *read(logdir))
+
+
+def write_pairs(logdir, seeds=3, **values):
+    for seed in range(seeds):
+        for policy in ("float32", "mixed_bfloat16"):
+            write_run(logdir, policy=policy, seed=seed, **(GPU | values))
+
+
+def test_a_clean_comparison_has_none(tmp_path):
+    write_pairs(tmp_path)
+    assert warnings(tmp_path) == []
+
+
+def test_a_cpu(tmp_path):
+    write_pairs(tmp_path, device="CPU:0 (EPYC)")
+    assert warnings(tmp_path) == [ON_A_CPU]
+
+
+def test_a_cpu_beside_a_gpu_is_named(tmp_path):
+    write_pairs(tmp_path, device="CPU:0 (EPYC)")
+    write_pairs(tmp_path / "gpu")
+    assert warnings(tmp_path) == [ON_A_CPU.replace("This ran", f"{GROUP}: this ran")]
+
+
+def test_a_baseline_in_tf32(tmp_path):
+    write_pairs(tmp_path, tf32_in_effect=True)
+    assert warnings(tmp_path) == [
+        f"{GROUP}: the baseline float32 in TF32 ran in TF32, which is mixed precision already. "
+        "Train it with --notf32 to compare with float32."
+    ]
+
+
+def test_too_few_seeds(tmp_path):
+    write_pairs(tmp_path, seeds=2)
+    assert warnings(tmp_path) == [
+        f"{GROUP}: mixed_bfloat16 is compared over 2 of the 3 seeds that an interval should have "
+        "at least (seed 0, 1)."
+    ]
+
+
+def test_a_run_that_did_not_finish(tmp_path):
+    write_pairs(tmp_path)
+    folder = write_run(tmp_path, name="gone", policy="float16", **GPU)
+    (folder / "result.json").unlink()
+    assert warnings(tmp_path) == [
+        "gone did not finish. There is no result.json: the run did not finish."
+    ]
+
+
+def test_a_batch_that_differs(tmp_path):
+    write_pairs(tmp_path)
+    write_run(tmp_path, name="b", policy="mixed_float16", batch_size=128, **GPU)
+    (found,) = warnings(tmp_path)
+    assert found.startswith("The batch size differs: b is not compared.")
+    assert "batch_size (128 here, 64 there)" in found
+
+
+def test_compiling_inside_the_epoch(tmp_path):
+    write_pairs(tmp_path, epochs=1)
+    assert warnings(tmp_path) == [
+        f"{GROUP}: a run has one epoch, so its time per epoch includes compiling. Step times do "
+        "not."
+    ]
+
+
+def test_compiling_inside_a_window(tmp_path):
+    write_pairs(tmp_path)
+    path = tmp_path / "resnet20-fashion_mnist_mini-float32-fit-seed1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[34][records.STEP_TIME] = 1001.0
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = warnings(tmp_path)
+    assert f"the steps up to step {rows[34]['step']} took over 10 times the median" in found
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "warning"),
+    [
+        ("result.json", {"versions": VERSIONS | {"keras": "3.12.4"}},
+         "different versions of keras 3.12.4, 3.15.1."),
+        ("config.json", {"git_revision": None},
+         f"different revisions: unknown, {'a' * 40}."),
+        ("config.json", {"git_revision": "a" * 40 + "-dirty"}, "changes that no commit holds."),
+    ],
+)  # fmt: skip
+def test_runs_of_different_make(file, changes, warning, tmp_path):
+    write_pairs(tmp_path)
+    rewrite(tmp_path / "resnet20-fashion_mnist_mini-float32-fit-seed0" / file, **changes)
+    assert any(found.startswith(GROUP) and warning in found for found in warnings(tmp_path))
+
+
+def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):
+    write_pairs(tmp_path)
+    cells = [path.name for path in sorted(tmp_path.iterdir())]
+    sweep = {"cells": [*cells, "one", "two"], "jobs": 2, "command_line": ["sweep", "runs/a b"]}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    assert warnings(tmp_path) == [
+        "The sweep ran 2 cells at a time: they slowed each other, so times and throughput cannot "
+        "be compared.",
+        "The sweep has not run one, two.",
+    ]
+    compared, _ = read(tmp_path)
+    assert provenance.collect(tmp_path, compared)["sweep"] == "sweep 'runs/a b'"
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"cells": 3, "jobs": "x"}', '{"jobs": null}'])
+def test_a_broken_sweep_file_does_no_harm(text, tmp_path):
+    write_pairs(tmp_path)
+    (tmp_path / "sweep.json").write_text(text)
+    assert warnings(tmp_path) == []
+
+
+def test_what_is_collected(tmp_path):
+    write_pairs(tmp_path, seeds=2)
+    compared, _ = read(tmp_path)
+    assert provenance.collect(tmp_path, compared) == {
+        "versions": {name: [version] for name, version in VERSIONS.items()},
+        "devices": ["GPU:0 (NVIDIA H200)"],
+        "git_revisions": ["a" * 40],
+        "seeds": [0, 1],
+        "sweep": None,
+        "commands": {
+            f"resnet20-fashion_mnist_mini-{policy}-fit-seed{seed}": f"train --policy={policy} "
+            f"--seed={seed}"
+            for policy in ("float32", "mixed_bfloat16")
+            for seed in (0, 1)
+        },
+    }

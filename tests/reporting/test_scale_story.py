@@ -1,0 +1,87 @@
+"""What the rows say of the loss scale and of the gradients."""
+
+import math
+
+import pytest
+from made_runs import write_run
+
+from tfamp.reporting import runs, scale_story
+
+
+def read(folder):
+    return runs.read(folder, folder.name)
+
+
+def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
+    scales = [2.0**16] * 3 + [2.0**15] * 2 + [2.0**14] * 25 + [2.0**15] * 30
+    run = read(write_run(tmp_path, policy="mixed_float16", scales=scales, skips=(3, 5)))
+    assert scale_story.scale_story(run) == scale_story.ScaleStory(
+        mode="dynamic",
+        initial=2.0**16,
+        settled=2.0**15,
+        final=2.0**15,
+        growths=1,
+        skipped=2,
+        first_overflow_step=3,
+        steps=60,
+    )
+
+
+def test_settled_is_what_held_in_the_second_half_and_not_a_last_dip(tmp_path):
+    scales = [2.0**20] * 30 + [2.0**15] * 28 + [2.0**14] * 2
+    story = scale_story.scale_story(
+        read(write_run(tmp_path, policy="mixed_float16", scales=scales))
+    )
+    assert (story.initial, story.settled, story.final) == (2.0**20, 2.0**15, 2.0**14)
+
+
+def test_a_first_step_that_is_skipped_counts(tmp_path):
+    story = scale_story.scale_story(read(write_run(tmp_path, policy="mixed_float16", skips=(1,))))
+    assert (story.skipped, story.first_overflow_step) == (1, 1)
+
+
+def test_a_static_scale_never_grows(tmp_path):
+    run = read(write_run(tmp_path, policy="mixed_float16", loss_scale="1024", scales=[1024.0] * 60))
+    story = scale_story.scale_story(run)
+    assert (story.mode, story.growths, story.skipped) == ("static", 0, 0)
+    assert story.first_overflow_step is None
+
+
+@pytest.mark.parametrize(
+    "values", [{"policy": "float32"}, {"policy": "mixed_float16", "loss_scale": "none"}]
+)
+def test_where_nothing_is_scaled_there_is_no_story(values, tmp_path):
+    assert scale_story.scale_story(read(write_run(tmp_path, **values))) is None
+
+
+def test_an_unscaled_run_that_broke(tmp_path):
+    run = read(
+        write_run(
+            tmp_path,
+            policy="mixed_float16",
+            loss_scale="none",
+            non_finite_steps=tuple(range(10, 61)),
+            zero_fraction=0.25,
+        )
+    )
+    health = scale_story.gradient_health(run)
+    assert health.has_trained is False
+    assert math.isnan(health.last_loss)
+    assert (health.non_finite_steps, health.first_non_finite_step, health.steps) == (51, 10, 60)
+    assert health.zero_share == 0.25
+    assert health.non_finite_share == pytest.approx(51 / 60)
+
+
+def test_an_unscaled_run_that_trained(tmp_path):
+    health = scale_story.gradient_health(
+        read(write_run(tmp_path, policy="mixed_float16", loss_scale="none"))
+    )
+    assert health.has_trained is True
+    assert health.first_loss == pytest.approx(2.3 * math.exp(-2 / 60) + 0.1)
+    assert health.last_loss == pytest.approx(2.3 * math.exp(-2) + 0.1)
+    assert health.non_finite_steps == 0 and health.first_non_finite_step is None
+    assert health.zero_share is None, "rows without the count give none"
+
+
+def test_a_run_without_float16_has_none(tmp_path):
+    assert scale_story.gradient_health(read(write_run(tmp_path, policy="mixed_bfloat16"))) is None

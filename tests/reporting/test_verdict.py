@@ -1,0 +1,91 @@
+"""The three sentences, word for word."""
+
+import math
+
+import pytest
+from made_runs import write_run
+
+from tfamp.reporting import comparison, runs, verdict
+from tfamp.reporting.statistics import Estimate
+
+
+def sentences(logdir):
+    found, _ = runs.find(logdir, logdir / "report")
+    (group,) = comparison.compare(found, "float32").groups
+    return verdict.sentences(group.variants[1], group)
+
+
+def write_pairs(logdir, seeds, mixed_ms, accuracies, **values):
+    for seed in range(seeds):
+        write_run(logdir, policy="float32", seed=seed, step_ms=100.0, accuracy=0.8, peak=400)
+        write_run(logdir, policy="mixed_bfloat16", seed=seed, step_ms=mixed_ms[seed],
+                  accuracy=accuracies[seed], **({"peak": 100} | values))  # fmt: skip
+
+
+def test_a_clear_gain(tmp_path):
+    write_pairs(tmp_path, 3, [50.0, 51.0, 49.0], [0.8, 0.801, 0.799])
+    assert sentences(tmp_path) == [
+        "Speed: mixed_bfloat16 trained 2.00 times as fast as float32 (95% interval 1.90 to 2.10, "
+        "3 seeds): faster.",
+        "Memory: mixed_bfloat16 peaked at 0.25 times the memory of float32 on CPU:0 (95% interval "
+        "0.25 to 0.25, 3 seeds): smaller.",
+        "Accuracy: mixed_bfloat16 differs from float32 by +0.00 points of validation accuracy "
+        "(95% interval -0.25 to +0.25, 3 seeds): within noise.",
+    ]
+
+
+def test_one_seed_proves_nothing(tmp_path):
+    write_pairs(tmp_path, 1, [50.0], [0.7], peak=400)
+    assert sentences(tmp_path) == [
+        "Speed: mixed_bfloat16 trained 2.00 times as fast as float32 (seed 0 only): one seed gives "
+        "no interval, so this may be noise.",
+        "Memory: mixed_bfloat16 peaked at 1.00 times the memory of float32 on CPU:0 (seed 0 only): "
+        "one seed gives no interval, so this may be noise.",
+        "Accuracy: mixed_bfloat16 differs from float32 by -10.00 points of validation accuracy "
+        "(seed 0 only): one seed gives no interval, so this may be noise.",
+    ]
+
+
+def test_what_was_not_measured_is_said(tmp_path):
+    write_pairs(tmp_path, 2, [50.0, 50.0], [0.8, 0.8], peak=None)
+    assert sentences(tmp_path)[1] == (
+        "Memory: mixed_bfloat16 or float32 has no device peak, so nothing can be said."
+    )
+
+
+def test_the_baseline_has_none(tmp_path):
+    write_pairs(tmp_path, 1, [50.0], [0.8])
+    found, _ = runs.find(tmp_path, tmp_path / "report")
+    (group,) = comparison.compare(found, "float32").groups
+    assert verdict.sentences(group.variants[0], group) is None
+
+
+@pytest.mark.parametrize(
+    ("estimate", "speed", "memory"),
+    [
+        (Estimate(1.5, 1.2, 1.9, 3), "faster", "larger"),
+        (Estimate(0.5, 0.4, 0.7, 3), "slower", "smaller"),
+        (Estimate(1.1, 0.9, 1.3, 3), "within noise", "within noise"),
+        (Estimate(1.1, 1.0, 1.3, 3), "within noise", "within noise"),
+        (Estimate(1.0, 1.0, 1.0, 3), "the same", "the same"),
+        (Estimate(1.5, None, None, 1), "unknown", "unknown"),
+        (Estimate(math.nan, None, None, 3), "unknown", "unknown"),
+    ],
+)
+def test_judgement_of_ratios(estimate, speed, memory):
+    assert verdict.speed(estimate) == speed
+    assert verdict.memory(estimate) == memory
+
+
+@pytest.mark.parametrize(
+    ("estimate", "accuracy"),
+    [
+        (Estimate(0.01, 0.001, 0.02, 3), "higher"),
+        (Estimate(-0.01, -0.02, -0.001, 3), "lower"),
+        (Estimate(0.01, -0.01, 0.03, 3), "within noise"),
+        (Estimate(0.0, 0.0, 0.0, 3), "the same"),
+        (Estimate(0.01, None, None, 1), "unknown"),
+    ],
+)
+def test_judgement_of_differences(estimate, accuracy):
+    assert verdict.accuracy(estimate) == accuracy
