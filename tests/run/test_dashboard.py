@@ -83,6 +83,7 @@ def test_the_layout_opens_on_what_matters(summaries):
             "Loss scale": ["^scale/value$"],
             "Skipped steps": ["^scale/skipped_total$"],
             "Gradient norm, unscaled": ["^grad/global_norm$"],
+            "Share of zero gradients": ["^grad/zero_fraction$"],
         },
         "What it cost": {
             "Step time (ms)": ["^time/step_ms$"],
@@ -95,7 +96,9 @@ def test_the_layout_opens_on_what_matters(summaries):
 def test_the_experiment_compares_choices_by_accuracy_time_and_memory(summaries):
     content = summaries.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = metadata.parse_experiment_plugin_data(content)
-    assert [info.name for info in experiment.hparam_infos] == ["policy", "model", "loop", "seed"]
+    assert [info.name for info in experiment.hparam_infos] == [
+        "policy", "model", "loop", "seed",
+    ]  # fmt: skip
     assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
         ("validation", records.VALIDATION_ACCURACY),
         ("train", records.STEP_TIME),

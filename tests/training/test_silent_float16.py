@@ -10,6 +10,7 @@ import pytest
 
 import tfamp
 from tfamp.precision import policy as policy_lib
+from tfamp.run import records
 from tfamp.run.config import Config, resolve
 from tfamp.training import trainer
 
@@ -58,6 +59,31 @@ def test_the_driver_names_the_layers_that_nothing_scales(tmp_path, policy, model
 def test_the_driver_scales_nothing_where_nothing_is_float16(tmp_path, policy):
     result, said = train(tmp_path, policy, "plain")
     assert result["loss_scale"] is None and said == []
+
+
+SCALES = [
+    ("float32", "plain", "dynamic", False),
+    ("mixed_bfloat16", "plain", "none", False),
+    ("float32", "one_layer", "dynamic", True),
+    ("mixed_float16", "plain", "1024.0", True),
+    ("float16", "plain", "none", True),
+]
+
+
+@pytest.mark.parametrize("loop", ["fit", "custom"])
+@pytest.mark.parametrize(("policy", "model", "loss_scale", "is_counted"), SCALES)
+def test_the_driver_counts_zero_gradients_where_float16_computes(
+    tmp_path, policy, model, loss_scale, is_counted, loop
+):
+    train(tmp_path, policy, model, loop=loop, loss_scale=loss_scale, accumulation_steps=2)
+    (run,) = tmp_path.iterdir()
+    rows = [row for row in records.read_rows(run / "metrics.jsonl") if row["kind"] == "step"]
+    figures = (records.GRADIENT_ZEROS, records.GRADIENT_NON_FINITE)
+    for name in figures:
+        shares = [row.get(name) for row in rows]
+        # Two microbatches an update: only the second has figures.
+        assert [share is not None for share in shares] == [False, is_counted] * 2
+        assert all(0.0 <= share <= 1.0 for share in shares if share is not None)
 
 
 @pytest.mark.parametrize("is_scaled", [False, True])

@@ -35,6 +35,7 @@ _CHARTS = (
             ("Loss scale", (records.SCALE,)),
             ("Skipped steps", (records.SKIPPED_TOTAL,)),
             ("Gradient norm, unscaled", (records.GRADIENT_NORM,)),
+            ("Share of zero gradients", (records.GRADIENT_ZEROS,)),
         ),
     ),
     (
