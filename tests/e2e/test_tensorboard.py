@@ -195,7 +195,7 @@ METRICS = {
 def test_the_hparams_tab_compares_the_runs(ask, runs):
     experiment = ask("hparams/experiment", {"experimentName": ""})
     assert {info["name"] for info in experiment["hparamInfos"]} == {
-        "policy", "model", "loop", "seed",
+        "policy", "loss_scale", "model", "dataset", "loop", "seed",
     }  # fmt: skip
     metrics = {(info["name"]["group"], info["name"]["tag"]) for info in experiment["metricInfos"]}
     assert metrics == METRICS
@@ -218,6 +218,8 @@ def test_hparams_sessions_have_values(ask, runs):
         group = by_loop[loop]
         assert group["hparams"] == {
             "policy": "mixed_float16",
+            "loss_scale": "dynamic",
+            "dataset": "fashion_mnist_mini",
             "model": run.result["model"],
             "loop": loop,
             "seed": 5,
