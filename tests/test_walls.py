@@ -14,10 +14,12 @@ FLOORS = {
     "tfamp.data": 2,
     "tfamp.models": 2,
     "tfamp.training": 3,
+    "tfamp.sweeping": 3,
     "tfamp.train": 4,
+    "tfamp.sweep": 4,
 }
 # Rooms of one floor do not know each other.
-APART = [("tfamp.data", "tfamp.models")]
+APART = [("tfamp.data", "tfamp.models"), ("tfamp.training", "tfamp.sweeping")]
 
 
 def room_of(module):

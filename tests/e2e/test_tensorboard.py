@@ -31,6 +31,8 @@ TRAIN_TAGS = {
     "scale/skipped_total",
     "scale/skipped_in_a_row",
     "grad/global_norm",
+    "grad/zero_fraction",
+    "grad/non_finite_fraction",
     "time/step_ms",
     "time/epoch_sec",
     "throughput/examples_per_sec",
@@ -175,6 +177,8 @@ def test_values_are_those_of_the_rows(loop, ask, runs):
     assert len(expected[records.TRAIN_LOSS]) == 8
     assert expected[records.SCALE][0] == (1, 2.0**24)
     assert expected[records.SKIPPED_TOTAL][-1][1] >= 1
+    non_finite = [share for _, share in expected[records.GRADIENT_NON_FINITE]]
+    assert len(non_finite) == 8 and non_finite[0] > 0.0 == non_finite[-1]
     for tag in sorted(TRAIN_TAGS | VALIDATION_TAGS):
         folder = "validation" if tag in VALIDATION_TAGS else "train"
         served = ask("scalars/scalars", run=f"run_{loop}/{folder}", tag=tag)
@@ -191,7 +195,7 @@ METRICS = {
 def test_the_hparams_tab_compares_the_runs(ask, runs):
     experiment = ask("hparams/experiment", {"experimentName": ""})
     assert {info["name"] for info in experiment["hparamInfos"]} == {
-        "policy", "model", "loop", "seed",
+        "policy", "loss_scale", "model", "dataset", "loop", "seed",
     }  # fmt: skip
     metrics = {(info["name"]["group"], info["name"]["tag"]) for info in experiment["metricInfos"]}
     assert metrics == METRICS
@@ -214,6 +218,8 @@ def test_hparams_sessions_have_values(ask, runs):
         group = by_loop[loop]
         assert group["hparams"] == {
             "policy": "mixed_float16",
+            "loss_scale": "dynamic",
+            "dataset": "fashion_mnist_mini",
             "model": run.result["model"],
             "loop": loop,
             "seed": 5,
@@ -236,9 +242,11 @@ def test_the_custom_scalars_tab_has_the_layout(ask, runs):
     }
     assert charts == {
         "Did it learn": ["Accuracy", "Loss"],
-        "What loss scaling did": ["Loss scale", "Skipped steps", "Gradient norm, unscaled"],
+        "What loss scaling did": [
+            "Loss scale", "Skipped steps", "Gradient norm, unscaled", "Share of zero gradients",
+        ],
         "What it cost": ["Step time (ms)", "Device memory peak (bytes)", "Examples per second"],
-    }
+    }  # fmt: skip
     # And each chart finds its tags.
     for category in layout["category"]:
         for chart in category["chart"]:

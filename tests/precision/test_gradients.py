@@ -1,4 +1,4 @@
-"""The global norm and the finite check, where float32 squares would lie."""
+"""The global norm, the finite check and the counts, where float32 sums would lie."""
 
 import math
 
@@ -66,6 +66,59 @@ def test_repeated_rows_of_indexed_slices_are_summed_before_the_norm():
     assert gradients.global_norm([gradients.densified(slices)])[0].numpy() == 4.0
     big = tf.IndexedSlices(tf.constant([[3e38], [3e38]]), tf.constant([2, 2]), tf.constant([5, 1]))
     assert not gradients.global_norm([gradients.densified(big)])[1].numpy()
+
+
+def fractions(*values):
+    """Shares of zeros and of non-finite entries, as the optimizer asks for them."""
+    return gradients.zero_and_non_finite_fractions(values, gradients.global_norm(values)[1])
+
+
+def test_planted_zeros_and_non_finite_entries_are_counted():
+    first = np.ones((5, 7), "float32")
+    first[0, :4] = [0.0, -0.0, math.nan, math.inf]
+    second = np.array([0.0, -math.inf, 1e-30, -1.0, 3e38], "float32")
+    zeros, non_finite = both(fractions, tf.constant(first), None, tf.constant(second))
+    assert (zeros, non_finite) == (np.float32(3 / 40), np.float32(3 / 40))
+    zeros, non_finite = both(fractions, tf.constant(first[1:]), tf.constant(second[2:]))
+    assert (zeros, non_finite) == (0.0, 0.0)
+    # Finite values whose squares overflow, and all zero: the norm's second pass.
+    assert both(fractions, tf.constant([3e30, 0.0])) == [0.5, 0.0]
+    assert both(fractions, tf.zeros([4])) == [1.0, 0.0]
+
+
+def test_small_and_large_tensors_count_entry_by_entry():
+    # 65,537 is one more than what is copied into the joined vector.
+    large = np.ones(65537, "float32")
+    large[:3] = 0.0
+    large[3] = math.nan
+    zeros, non_finite = both(fractions, tf.constant(large), tf.zeros([2, 2]), tf.ones([3]))
+    assert (zeros, non_finite) == (np.float32(7 / 65544), np.float32(1 / 65544))
+
+
+def test_counts_are_exact_beyond_what_float32_can_count():
+    # 2^24 + 3 zeros among 2^24 + 4 entries. In float32 the count would be 2^24 + 4: all of them.
+    zeros, _ = fractions(tf.zeros([2**24]), tf.constant([0.0, 0.0, 0.0, 1.0]))
+    assert zeros.numpy() == np.float32((2**24 + 3) / (2**24 + 4)) < 1.0
+
+
+def test_the_smallest_float16_is_no_zero_and_half_of_it_is():
+    values = tf.constant([2.0**-24, -(2.0**-24), 2.0**-25, 65504.0, 65536.0])
+    assert both(fractions, tf.cast(values, tf.float16)) == [np.float32(0.2), np.float32(0.2)]
+
+
+def test_only_the_rows_that_indexed_slices_have_are_counted():
+    # Rows 2 and 4 of 5. Row 2 comes twice, and its parts cancel in one entry.
+    slices = tf.IndexedSlices(
+        tf.constant([[3.0, 1.0], [-3.0, 1.0], [0.0, math.inf]]),
+        tf.constant([2, 2, 4]),
+        tf.constant([5, 2]),
+    )
+    assert both(lambda: fractions(gradients.densified(slices))) == [0.5, 0.25]
+    assert both(lambda: fractions(gradients.densified(slices), tf.zeros([4]))) == [0.75, 0.125]
+
+
+def test_nothing_is_no_share_of_zeros():
+    assert np.isnan(fractions(None)[0].numpy()) and np.isnan(fractions(tf.zeros([0]))[1].numpy())
 
 
 @pytest.mark.parametrize(("bad", "has_nan"), [(math.inf, False), (math.nan, True)])

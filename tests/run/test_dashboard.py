@@ -61,7 +61,8 @@ def summaries(tmp_path):
     writer = dashboard.ScalarWriter(tmp_path)
     writer.write_summary(dashboard.layout())
     writer.write_summary(dashboard.experiment())
-    hparams = {"policy": "mixed_float16", "model": "vit_tiny", "loop": "fit", "seed": 3}
+    hparams = {"policy": "mixed_float16", "loss_scale": "1024", "model": "vit_tiny",
+               "dataset": "cifar10", "loop": "fit", "seed": 3}  # fmt: skip
     writer.write_summary(dashboard.session_start(hparams, "my_run"))
     writer.close()
     return read(tmp_path)
@@ -83,6 +84,7 @@ def test_the_layout_opens_on_what_matters(summaries):
             "Loss scale": ["^scale/value$"],
             "Skipped steps": ["^scale/skipped_total$"],
             "Gradient norm, unscaled": ["^grad/global_norm$"],
+            "Share of zero gradients": ["^grad/zero_fraction$"],
         },
         "What it cost": {
             "Step time (ms)": ["^time/step_ms$"],
@@ -95,7 +97,9 @@ def test_the_layout_opens_on_what_matters(summaries):
 def test_the_experiment_compares_choices_by_accuracy_time_and_memory(summaries):
     content = summaries.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = metadata.parse_experiment_plugin_data(content)
-    assert [info.name for info in experiment.hparam_infos] == ["policy", "model", "loop", "seed"]
+    assert [info.name for info in experiment.hparam_infos] == [
+        "policy", "loss_scale", "model", "dataset", "loop", "seed",
+    ]  # fmt: skip
     assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
         ("validation", records.VALIDATION_ACCURACY),
         ("train", records.STEP_TIME),
@@ -107,7 +111,9 @@ def test_the_session_has_the_runs_choices(summaries):
     content = summaries.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     session = metadata.parse_session_start_info_plugin_data(content)
     assert session.hparams["policy"].string_value == "mixed_float16"
+    assert session.hparams["loss_scale"].string_value == "1024"
     assert session.hparams["model"].string_value == "vit_tiny"
+    assert session.hparams["dataset"].string_value == "cifar10"
     assert session.hparams["loop"].string_value == "fit"
     assert session.hparams["seed"].number_value == 3
     assert session.group_name == "my_run"

@@ -54,6 +54,9 @@ def test_equal_rows_for_20_steps(tmp_path, policy, model, values):
         assert set(ours) - measured_once == set(theirs) - measured_once
         for name in exact:
             assert ours.get(name) == theirs.get(name)
+        counted = {records.GRADIENT_ZEROS, records.GRADIENT_NON_FINITE} & set(ours)
+        is_counted = policy == "mixed_float16" and records.GRADIENT_NORM in ours
+        assert len(counted) == (2 if is_counted else 0)
         for name in (records.TRAIN_LOSS, records.GRADIENT_NORM, records.TRAIN_ACCURACY):
             if name in ours:
                 np.testing.assert_allclose(ours[name], theirs[name], rtol=TOLERANCE[policy])

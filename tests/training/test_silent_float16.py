@@ -7,9 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 import tfamp
 from tfamp.precision import policy as policy_lib
+from tfamp.run import records
 from tfamp.run.config import Config, resolve
 from tfamp.training import trainer
 
@@ -58,6 +61,37 @@ def test_the_driver_names_the_layers_that_nothing_scales(tmp_path, policy, model
 def test_the_driver_scales_nothing_where_nothing_is_float16(tmp_path, policy):
     result, said = train(tmp_path, policy, "plain")
     assert result["loss_scale"] is None and said == []
+
+
+SCALES = [
+    ("float32", "plain", "dynamic", "not used"),
+    ("mixed_bfloat16", "plain", "none", "not used"),
+    ("float32", "one_layer", "dynamic", "dynamic"),
+    ("mixed_float16", "plain", "1024.0", "1024"),
+    ("float16", "plain", "none", "none"),
+]
+
+
+@pytest.mark.parametrize("loop", ["fit", "custom"])
+@pytest.mark.parametrize(("policy", "model", "loss_scale", "chosen"), SCALES)
+def test_the_driver_counts_zero_gradients_where_float16_computes(
+    tmp_path, policy, model, loss_scale, chosen, loop
+):
+    train(tmp_path, policy, model, loop=loop, loss_scale=loss_scale, accumulation_steps=2)
+    (run,) = tmp_path.iterdir()
+    rows = [row for row in records.read_rows(run / "metrics.jsonl") if row["kind"] == "step"]
+    figures = (records.GRADIENT_ZEROS, records.GRADIENT_NON_FINITE)
+    for name in figures:
+        shares = [row.get(name) for row in rows]
+        # Two microbatches an update: only the second has figures.
+        assert [share is not None for share in shares] == [False, chosen != "not used"] * 2
+        assert all(0.0 <= share <= 1.0 for share in shares if share is not None)
+    events = EventAccumulator(str(run))
+    events.Reload()
+    content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    session = metadata.parse_session_start_info_plugin_data(content)
+    assert session.hparams["loss_scale"].string_value == chosen
+    assert session.hparams["dataset"].string_value == "synthetic"
 
 
 @pytest.mark.parametrize("is_scaled", [False, True])

@@ -78,6 +78,34 @@ def test_skips_are_seen_at_their_step(tmp_path):
     assert records.VALIDATION_ACCURACY not in rows[-1]
 
 
+@pytest.mark.parametrize("counts_zeros", [False, True])
+def test_shares_of_the_gradient_are_exact_where_they_were_counted(tmp_path, counts_zeros):
+    class Planted(keras.losses.Loss):
+        """Its gradient is the targets' own."""
+
+        def call(self, y_true, y_pred):
+            return keras.ops.sum(keras.ops.where(y_true == 0, 0.0, y_true * y_pred), axis=-1)
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    inner = keras.optimizers.SGD(0.0)
+    model.compile(tfamp.LossScaleOptimizer(inner, 8.0, counts_zeros=counts_zeros), loss=Planted())
+    # Of 4 x 4 weights and 4 biases the last outputs' are zero in step 1, infinite in step 2.
+    targets = np.array([[1, 1, 1, 0], [1, 1, math.inf, 0]], "float32")
+    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", log_every=100)
+    model.fit(np.ones((2, 4), "float32"), targets, batch_size=1, verbose=0, shuffle=False,
+              callbacks=[telemetry])  # fmt: skip
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    shares = [
+        (row.get(records.GRADIENT_ZEROS), row.get(records.GRADIENT_NON_FINITE)) for row in rows[:2]
+    ]
+    if counts_zeros:
+        # The second step was skipped, and is where the infinities are.
+        assert shares == [(0.25, 0.0), (0.25, 0.25)]
+        assert rows[1][records.SKIPPED_TOTAL] == 1
+    else:
+        assert shares == [(None, None)] * 2
+
+
 def test_another_optimizer_gets_a_row_for_each_mark(tmp_path):
     rows, result = fit(tmp_path, keras.optimizers.SGD(0.0))
     steps = [row for row in rows if row["kind"] == "step"]

@@ -1,7 +1,8 @@
-"""Norm and finiteness of a gradient, exact where a float32 sum of squares is not."""
+"""Norm, finiteness and zeros of a gradient, exact where float32 sums are not."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -62,6 +63,46 @@ def global_norm(gradients: Sequence[Gradient]) -> tuple[tf.Tensor, tf.Tensor]:
         lambda: (tf.sqrt(squares), tf.constant(True)),
         lambda: _careful_norm(values, squares),
     )
+
+
+def zero_and_non_finite_fractions(
+    gradients: Sequence[Gradient], is_finite: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The share of the entries that are exactly zero, and of those that are NaN or infinite.
+
+    Of IndexedSlices the rows that are there are counted: a row that no example looked up is zero
+    without having vanished. Counts are int64 up to the one division at the end: in float32 they
+    would be exact to 2^24 only, which one large embedding exceeds.
+
+    Args:
+        gradients: As for `global_norm`.
+        is_finite: bool scalar, what `global_norm` said of them.
+
+    Returns:
+        zeros: float32 scalar from 0 to 1; NaN where there are no entries at all.
+        non_finite: Likewise.
+    """
+    values = _joined(values_of(gradients))
+    if not values:
+        return tf.constant(math.nan), tf.constant(math.nan)
+    total = tf.add_n([tf.size(value, tf.int64) for value in values])
+    zeros = _count([tf.equal(value, 0.0) for value in values])
+    # Nearly every step is finite, and has been looked through for that already.
+    non_finite = tf.cond(
+        is_finite,
+        lambda: tf.zeros([], tf.int64),
+        lambda: _count([~tf.math.is_finite(value) for value in values]),
+    )
+    return _share(zeros, total), _share(non_finite, total)
+
+
+def _count(flags: list[tf.Tensor]) -> tf.Tensor:
+    # int64, as TensorFlow sums int32 on the host only.
+    return tf.add_n([tf.reduce_sum(tf.cast(flag, tf.int64)) for flag in flags])
+
+
+def _share(count: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.cast(count, tf.float64) / tf.cast(total, tf.float64), tf.float32)
 
 
 def _joined(values: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -17,6 +17,8 @@ FIELDS = (
     "skipped_total",
     "skipped_in_a_row",
     "grad_norm",
+    "grad_zero_fraction",
+    "grad_non_finite_fraction",
     "is_update",
 )
 

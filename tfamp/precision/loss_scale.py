@@ -85,6 +85,10 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         hysteresis: int, skips that are borne before the scale falls (Megatron-LM's term).
         max_skipped_in_a_row: int, or None for no limit but the floor.
         history: int, steps that `history()` holds.
+        counts_zeros: bool, whether `history()` has the shares of gradient entries that are zero
+            and that are not finite. Zeros are what underflowed and what is zero anyway, such as
+            behind a ReLU: compare two runs. Of IndexedSlices only the rows that are there count,
+            but with accumulation all rows do, as the group's sum is dense.
 
     Raises:
         ValueError: An argument is out of range or contradicts another.
@@ -107,6 +111,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         hysteresis: int = 1,
         max_skipped_in_a_row: int | None = None,
         history: int = 1024,
+        counts_zeros: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
@@ -136,6 +141,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         )
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name, **kwargs)
         self.dynamic = dynamic
+        self.counts_zeros = counts_zeros
         # Keras would check each microbatch by itself and drop it from its group; see the class.
         self._group_size = inner_optimizer.gradient_accumulation_steps or 1
         inner_optimizer.gradient_accumulation_steps = None
@@ -265,6 +271,9 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         learning_rate = tf.cast(self.inner_optimizer.learning_rate, tf.float32)
         scaled_norm, is_finite = gradients_lib.global_norm(grads)
         self._grad_norm.assign(scaled_norm / scale)
+        fractions = (np.nan, np.nan)
+        if self.counts_zeros:
+            fractions = gradients_lib.zero_and_non_finite_fractions(grads, is_finite)
         self._machine.attempted.assign_add(1)
         if self._scales:
             replicas.cond(
@@ -275,7 +284,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
             )
         else:
             self.inner_optimizer.apply(grads, variables)
-        self._record(scale, is_update=True, learning_rate=learning_rate)
+        self._record(scale, True, learning_rate, fractions)
 
     def _apply_clean(
         self,
@@ -298,7 +307,11 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         self._machine.step_skipped(culprit, has_nan)
 
     def _record(
-        self, scale: tf.Tensor, is_update: bool, learning_rate: tf.Tensor | None = None
+        self,
+        scale: tf.Tensor,
+        is_update: bool,
+        learning_rate: tf.Tensor | None = None,
+        fractions: tuple[tf.Tensor | float, tf.Tensor | float] = (np.nan, np.nan),
     ) -> None:
         if learning_rate is None:
             learning_rate = tf.cast(self.inner_optimizer.learning_rate, tf.float32)
@@ -311,6 +324,8 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
                 "skipped_total": self._machine.skipped_total.value,
                 "skipped_in_a_row": self._machine.skipped_in_a_row.value,
                 "grad_norm": self._grad_norm.value if is_update else np.nan,
+                "grad_zero_fraction": fractions[0],
+                "grad_non_finite_fraction": fractions[1],
                 "is_update": float(is_update),
             }
         )
@@ -323,7 +338,8 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         if self._group_size > 1:
             config["inner_optimizer"]["config"]["gradient_accumulation_steps"] = self._group_size
         # What was left at its default stays out, as Keras's own test of the config wants.
-        ours = dataclasses.asdict(self._machine.rules) | {"history": self.history_size}
+        ours = dataclasses.asdict(self._machine.rules)
+        ours |= {"history": self.history_size, "counts_zeros": self.counts_zeros}
         return config | {
             name: value for name, value in ours.items() if value != _DEFAULTS.get(name, value)
         }

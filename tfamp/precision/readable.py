@@ -69,7 +69,10 @@ class ReadableState:
 
         `scale` is the one that the step's loss was multiplied by, the counters are as the step
         left them, `loss` is unscaled, and `grad_norm` is NaN where a call only accumulated
-        (`is_update` is 0).
+        (`is_update` is 0). `grad_zero_fraction` and `grad_non_finite_fraction` are the shares of
+        the gradient's entries that were exactly zero, and NaN or infinite: of the gradient as it
+        is checked, still scaled and summed over replicas and group. They are NaN where a call only
+        accumulated, and without `counts_zeros`.
         """
         return self._history.read(since)
 

@@ -23,6 +23,8 @@ class UnscaledOptimizer(LossScaleOptimizer):
         inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights.
         name: Name of the optimizer.
         history: int, steps that `history()` holds.
+        counts_zeros: bool, whether `history()` has the shares of gradient entries that are zero
+            and non-finite, as for `LossScaleOptimizer`.
     """
 
     _scales = False
@@ -33,13 +35,21 @@ class UnscaledOptimizer(LossScaleOptimizer):
         name: str | None = None,
         *,
         history: int = 1024,
+        counts_zeros: bool = False,
     ) -> None:
-        super().__init__(inner_optimizer, 1.0, name=name, dynamic=False, history=history)
+        super().__init__(
+            inner_optimizer,
+            1.0,
+            name=name,
+            dynamic=False,
+            history=history,
+            counts_zeros=counts_zeros,
+        )
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
         config = super().get_config()
-        kept = ("inner_optimizer", "name", "history")
+        kept = ("inner_optimizer", "name", "history", "counts_zeros")
         return {name: value for name, value in config.items() if name in kept}
 
 

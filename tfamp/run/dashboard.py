@@ -35,6 +35,7 @@ _CHARTS = (
             ("Loss scale", (records.SCALE,)),
             ("Skipped steps", (records.SKIPPED_TOTAL,)),
             ("Gradient norm, unscaled", (records.GRADIENT_NORM,)),
+            ("Share of zero gradients", (records.GRADIENT_ZEROS,)),
         ),
     ),
     (
@@ -110,7 +111,9 @@ def experiment() -> Summary:
     return hparams_summary.hparams_config_pb(
         hparams=[
             hparams_summary.HParam("policy"),
+            hparams_summary.HParam("loss_scale"),
             hparams_summary.HParam("model"),
+            hparams_summary.HParam("dataset"),
             hparams_summary.HParam("loop"),
             hparams_summary.HParam("seed"),
         ],
@@ -122,5 +125,5 @@ def experiment() -> Summary:
 
 
 def session_start(hparams: Mapping[str, str | int], name: str) -> Summary:
-    """The HParams session of one run: its policy, model, loop and seed."""
+    """The HParams session of one run: a value for each choice of `experiment`."""
     return hparams_summary.hparams_pb(dict(hparams), trial_id=name)

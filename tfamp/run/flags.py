@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from absl import flags
@@ -42,26 +43,25 @@ class _StepRangeParser(flags.ArgumentParser):
         return "A,B"
 
 
-def _boolean(name: str, text: str) -> None:
-    flag = flags.BooleanFlag(name, getattr(_DEFAULTS, name), text)
-    flag.parser = _OnOffParser()
-    flags.DEFINE_flag(flag)
-
-
-def _define() -> None:
+def _define(values: flags.FlagValues) -> None:
     default = dataclasses.asdict(_DEFAULTS)
 
+    def boolean(name: str, text: str) -> None:
+        flag = flags.BooleanFlag(name, default[name], text)
+        flag.parser = _OnOffParser()
+        flags.DEFINE_flag(flag, values)
+
     def string(name: str, text: str) -> None:
-        flags.DEFINE_string(name, default[name], text)
+        flags.DEFINE_string(name, default[name], text, flag_values=values)
 
     def integer(name: str, text: str) -> None:
-        flags.DEFINE_integer(name, default[name], text)
+        flags.DEFINE_integer(name, default[name], text, flag_values=values)
 
     def number(name: str, text: str) -> None:
-        flags.DEFINE_float(name, default[name], text)
+        flags.DEFINE_float(name, default[name], text, flag_values=values)
 
-    def choice(name: str, values: tuple[str, ...], text: str) -> None:
-        string(name, f"<{'|'.join(values)}>: {text}")
+    def choice(name: str, allowed: tuple[str, ...], text: str) -> None:
+        string(name, f"<{'|'.join(allowed)}>: {text}")
 
     choice(
         "policy",
@@ -69,11 +69,12 @@ def _define() -> None:
         "Precision policy. float16 and bfloat16 keep the variables in 16 bits too, to show why "
         "master weights matter.",
     )
-    _boolean("tf32", "Let float32 matrix products run in TF32 on NVIDIA Ampere and later.")
+    boolean("tf32", "Let float32 matrix products run in TF32 on NVIDIA Ampere and later.")
     flags.DEFINE_list(
         "float32_layers",
         [],
         "Comma-separated regular expressions; layers whose path holds a match compute in float32.",
+        flag_values=values,
     )
     string(
         "model",
@@ -94,7 +95,7 @@ def _define() -> None:
     integer("steps_per_epoch", "Steps an epoch. Default: the whole training set once.")
     integer("batch_size", "Examples a step.")
     integer("seed", "Seed of weights, order and augmentation.")
-    _boolean("deterministic", "Use deterministic kernels: the same run twice gives the same bits.")
+    boolean("deterministic", "Use deterministic kernels: the same run twice gives the same bits.")
     choice("optimizer", config_lib.OPTIMIZERS, "Default: adamw for ViTs, sgd elsewhere.")
     number("learning_rate", "Peak learning rate. Default: 0.1 for sgd, 0.001 for adamw.")
     choice("lr_schedule", config_lib.LR_SCHEDULES, "Cosine decays to 0 at the last step.")
@@ -116,7 +117,7 @@ def _define() -> None:
     number("min_loss_scale", "Floor of a dynamic loss scale.")
     number("max_loss_scale", "Ceiling of a dynamic loss scale.")
     integer("max_skipped_in_a_row", "Stop the run after more skipped steps in a row than this.")
-    _boolean(
+    boolean(
         "jit_compile",
         "Compile the step with XLA. Default: on a GPU yes; on a CPU only for float16, which is "
         "very slow there without it.",
@@ -127,14 +128,15 @@ def _define() -> None:
         "profile_steps",
         None,
         "A,B: trace steps A to B for TensorBoard's profile plugin.",
+        flag_values=values,
     )
     string("logdir", "Folder that holds the runs.")
     string("run_name", "Folder of this run. Default: model, dataset, policy, loop and seed.")
     integer("log_every", "Steps between two reads from the device; rows still hold every step.")
-    _boolean("overwrite", "Replace a finished run of the same name.")
+    boolean("overwrite", "Replace a finished run of the same name.")
 
 
-_define()
+_define(flags.FLAGS)
 
 
 def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config_lib.Config:
@@ -152,6 +154,51 @@ def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config_lib.Conf
     return config_lib.resolve(config_lib.Config(**read), given)
 
 
+def parse(arguments: Sequence[str]) -> flags.FlagValues:
+    """Parses arguments into flags of their own; the process's flags are left as they are.
+
+    Args:
+        arguments: What follows the program's name, such as `["--policy=float16"]`.
+
+    Raises:
+        InputError: A flag is unknown, a value is none of its kind, or something is no flag.
+    """
+    values = flags.FlagValues()
+    _define(values)
+    try:
+        _refuse_the_rest(values(["tfamp.train", *arguments]))
+    except (flags.Error, UnicodeDecodeError) as error:
+        raise InputError(str(error)) from error
+    return values
+
+
+def config_from_arguments(arguments: Sequence[str]) -> config_lib.Config:
+    """The checked and resolved `Config` that the trainer would make of these arguments.
+
+    Raises:
+        InputError: The trainer would refuse them.
+    """
+    return config_from_flags(parse(arguments))
+
+
+def without_flagfiles(arguments: Sequence[str]) -> list[str]:
+    """The arguments that were written out, without `--flagfile=FILE` and `--flagfile FILE`."""
+    written, is_file = [], False
+    for argument in arguments:
+        if is_file:
+            is_file = False
+        elif argument in ("--flagfile", "-flagfile"):
+            is_file = True
+        elif not argument.startswith(("--flagfile=", "-flagfile=")):
+            written.append(argument)
+    return written
+
+
+def _refuse_the_rest(rest: Sequence[str]) -> None:
+    if len(rest) > 1:
+        raise InputError(f"Unexpected argument {rest[1]!r}: every option is a --flag=value.")
+
+
 def parse_or_exit(argv: list[str]) -> list[str]:
     """Parses the command line; bad input ends the process with exit code 2.
 
@@ -160,8 +207,7 @@ def parse_or_exit(argv: list[str]) -> list[str]:
     """
     try:
         rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise InputError(f"Unexpected argument {rest[1]!r}: every option is a --flag=value.")
+        _refuse_the_rest(rest)
         return rest
     except (flags.Error, InputError) as error:
         exit_with_input_error(error)

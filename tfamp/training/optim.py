@@ -48,7 +48,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
         config: A resolved config.
         total_updates: Updates in the whole run, for the schedule.
         scaled: Whether the model computes in float16 somewhere, so that the loss is scaled
-            unless `config.loss_scale` is `"none"`.
+            unless `config.loss_scale` is `"none"`, and its zero gradients are counted.
         history: Steps whose record is kept on the device.
 
     Returns:
@@ -71,7 +71,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
     if config.weight_decay:
         inner.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     if not scaled or config.loss_scale == "none":
-        return UnscaledOptimizer(inner, history=history)
+        return UnscaledOptimizer(inner, history=history, counts_zeros=scaled)
     static = config.static_loss_scale
     if static is not None:
         return LossScaleOptimizer(
@@ -80,6 +80,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
             dynamic=False,
             max_skipped_in_a_row=config.max_skipped_in_a_row,
             history=history,
+            counts_zeros=scaled,
         )
     return LossScaleOptimizer(
         inner,
@@ -91,4 +92,5 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
         max_scale=config.max_loss_scale,
         max_skipped_in_a_row=config.max_skipped_in_a_row,
         history=history,
+        counts_zeros=scaled,
     )

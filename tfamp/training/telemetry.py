@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -20,6 +21,10 @@ _COLUMNS = {
     "loss": records.TRAIN_LOSS,
     "learning_rate": records.LEARNING_RATE,
     "grad_norm": records.GRADIENT_NORM,
+}
+_GRADIENT_SHARES = {
+    "grad_zero_fraction": records.GRADIENT_ZEROS,
+    "grad_non_finite_fraction": records.GRADIENT_NON_FINITE,
 }
 _SCALE_COUNTERS = {
     "growth_counter": records.GROWTH_COUNTER,
@@ -282,6 +287,9 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         row: dict[str, Any] = {name: float(entry[key]) for key, name in _COLUMNS.items()}
         if not entry["is_update"]:
             del row[records.GRADIENT_NORM]
+        # NaN where the optimizer does not count, or has only accumulated.
+        shares = {name: float(entry[key]) for key, name in _GRADIENT_SHARES.items()}
+        row |= {name: share for name, share in shares.items() if not math.isnan(share)}
         if self._optimizer and self._optimizer.is_scaling:
             row[records.SCALE] = float(entry["scale"])
             row |= {name: int(entry[key]) for key, name in _SCALE_COUNTERS.items()}

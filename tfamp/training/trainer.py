@@ -280,12 +280,22 @@ def _write_dashboard(run: Run, directory: RunDirectory) -> None:
     writer.write_summary(dashboard.experiment())
     hparams: dict[str, str | int] = {
         "policy": config.policy,
+        "loss_scale": _loss_scale_choice(run),
         "model": config.model,
+        "dataset": config.dataset,
         "loop": config.loop,
         "seed": config.seed,
     }
     writer.write_summary(dashboard.session_start(hparams, directory.path.name))
     writer.close()
+
+
+def _loss_scale_choice(run: Run) -> str:
+    if not policy_lib.float16_layers(run.model):
+        return "not used"
+    static = run.config.static_loss_scale
+    # One spelling for 1024 and 1024.0, which TensorBoard would tell apart.
+    return run.config.loss_scale if static is None else f"{static:.9g}"
 
 
 def _say_what(run: Run, say: Callable[[str], None]) -> None:

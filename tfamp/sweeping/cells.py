@@ -1,0 +1,235 @@
+"""The cells of a sweep: their order, names and commands, and what is on disk of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tfamp.run import config as config_lib
+from tfamp.run import flags as run_flags
+from tfamp.run import records
+from tfamp.run.config import Config
+from tfamp.run.directory import RunDirectory
+from tfamp.run.errors import InputError
+from tfamp.sweeping.matrix import Matrix
+
+# Where a run lies and whether it may replace another says nothing about what it computed.
+_PLACE = ("logdir", "run_name", "overwrite")
+_ABSENT = "absent"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training of a sweep.
+
+    Attributes:
+        config: What the trainer makes of `arguments`.
+        arguments: The flags for `python -m tfamp.train`.
+    """
+
+    config: Config
+    arguments: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's name, of which there is one in a sweep."""
+        return str(self.config.run_name)
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Where the run's files lie; as the trainer makes it."""
+        return RunDirectory(f"{self.config.logdir}/{self.config.run_name}")
+
+    @property
+    def log(self) -> Path:
+        """The file that takes what the process prints."""
+        return self.directory.path / "train.log"
+
+    def command(self) -> list[str]:
+        """The command line of the cell's process."""
+        return [sys.executable, "-m", "tfamp.train", *self.arguments]
+
+    def is_finished(self) -> bool:
+        """Whether a completed run of just this config is on disk.
+
+        Raises:
+            InputError: The run on disk cannot be read.
+        """
+        return self.directory.is_completed() and not self._differences()
+
+    def conflict(self) -> dict[str, tuple[Any, Any]]:
+        """What a completed run of this name was run with instead: `{field: (there, here)}`.
+
+        Empty where no run is completed or it is this cell's own.
+
+        Raises:
+            InputError: The run on disk cannot be read.
+        """
+        return self._differences() if self.directory.is_completed() else {}
+
+    def seconds_on_disk(self) -> float | None:
+        """Roughly how long a finished run took, less its imports and the loading of data."""
+        try:
+            done, began = self.directory.result.stat(), self.directory.config.stat()
+        except OSError:
+            return None
+        return max(0.0, done.st_mtime - began.st_mtime)
+
+    def _differences(self) -> dict[str, tuple[Any, Any]]:
+        try:
+            record = json.loads(self.directory.config.read_text(encoding="utf-8"))
+            version, found = record["schema_version"], dict(record["config"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {"config.json": ("not there or unreadable", "this sweep's")}
+        if version != records.SCHEMA_VERSION:
+            return {"schema_version": (version, records.SCHEMA_VERSION)}
+        # Through JSON, where a tuple is a list.
+        wanted = json.loads(json.dumps(self.config.to_json()))
+        self._leave_to_the_run(wanted, found, record.get("command_line"))
+        pairs = {
+            name: (found.get(name, _ABSENT), wanted.get(name, _ABSENT))
+            for name in dict.fromkeys((*wanted, *found))
+            if name not in _PLACE
+        }
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _leave_to_the_run(
+        self, wanted: dict[str, Any], found: dict[str, Any], command_line: Any
+    ) -> None:
+        """Takes over into `wanted` what the run decides where the user leaves it open."""
+        if wanted["jit_compile"] is None:
+            wanted["jit_compile"] = found.get("jit_compile")
+        steps = wanted["steps_per_epoch"]
+        if steps is not None:
+            # fit runs whole executions, so the run rounds down.
+            wanted["steps_per_epoch"] = steps - steps % self.config.steps_per_execution
+        elif _asked_for_whole_epochs(command_line):
+            wanted["steps_per_epoch"] = found.get("steps_per_epoch")
+
+
+def _asked_for_whole_epochs(command_line: Any) -> bool:
+    # config.json holds the number that was run, which a shorter epoch that was asked for has too;
+    # what was asked is in the command line.
+    try:
+        return (
+            run_flags.parse([str(part) for part in command_line[1:]])["steps_per_epoch"].value
+            is None
+        )
+    except (InputError, TypeError):
+        return False
+
+
+def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
+    """Makes the cells of a sweep, in the order in which they run.
+
+    The seed is outermost and the policy (with its loss scale) innermost, so that drift of the
+    machine hits all policies alike. Each group of policies begins with another one than the group
+    before it, and than the same group of the seed before, so that none is always first.
+
+    Args:
+        matrix: What is varied.
+        logdir: Folder of all runs.
+        train_flags: Flags for every cell.
+
+    Raises:
+        InputError: The trainer would refuse a cell, or two cells would have the same name.
+    """
+    common = list(train_flags)
+    if not gives_jit_compile(train_flags):
+        common.append("--jit_compile")
+    cells = []
+    for seed_number, seed in enumerate(matrix.seeds):
+        groups = itertools.product(matrix.models, matrix.datasets, matrix.loops)
+        for number, (model, dataset, loop) in enumerate(groups):
+            shift = (seed_number + number) % len(matrix.variants)
+            for policy, loss_scale in matrix.variants[shift:] + matrix.variants[:shift]:
+                values = Config(
+                    policy=policy,
+                    model=model,
+                    dataset=dataset,
+                    loop=loop,
+                    seed=seed,
+                    loss_scale=loss_scale,
+                    logdir=logdir,
+                )
+                cells.append(_cell(values, common))
+    _refuse_same_names(cells)
+    return cells
+
+
+def gives_jit_compile(train_flags: Sequence[str]) -> bool:
+    """Whether the user decides about XLA, in whatever spelling."""
+    return bool(run_flags.parse(train_flags)["jit_compile"].present)
+
+
+def _cell(values: Config, common: Sequence[str]) -> Cell:
+    name = run_name(values)
+    swept = ("policy", "loss_scale", "model", "dataset", "loop", "seed", "logdir")
+    # Last, because they win over what a flagfile says.
+    arguments = [*common, *(f"--{flag}={getattr(values, flag)}" for flag in swept)]
+    arguments.append(f"--run_name={name}")
+    try:
+        config = run_flags.config_from_arguments(arguments)
+    except InputError as error:
+        raise InputError(f"The cell {name} cannot be run: {error}") from error
+    return Cell(config, tuple(arguments))
+
+
+def run_name(config: Config) -> str:
+    """The name of a cell's run: the trainer's own, and the loss scale where it is not dynamic."""
+    name = config_lib.default_run_name(config)
+    if config.loss_scale == "dynamic":
+        return name
+    return f"{name}-loss_scale_{re.sub(r'[^A-Za-z0-9._]+', '_', config.loss_scale)}"
+
+
+def _refuse_same_names(cells: Sequence[Cell]) -> None:
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        other = seen.setdefault(cell.name, cell)
+        if other is not cell:
+            field = "model" if other.config.model != cell.config.model else "dataset"
+            raise InputError(
+                f"{getattr(other.config, field)} and {getattr(cell.config, field)} would both run "
+                f"as {cell.name}. Give files and functions names that differ in letters and "
+                "digits, or sweep them into two LOGDIRs."
+            )
+
+
+def check_on_disk(cells: Sequence[Cell], overwrite: bool) -> None:
+    """Refuses a LOGDIR that cannot be written, or that holds other finished runs of these names.
+
+    Args:
+        cells: The cells.
+        overwrite: Whether other finished runs may be replaced.
+
+    Raises:
+        InputError: As said.
+    """
+    conflicts = []
+    for cell in cells:
+        # Whether the folder can be written; finished runs are looked at below.
+        cell.directory.check(overwrite=True)
+        conflict = cell.conflict()
+        if conflict:
+            fields = ", ".join(
+                f"{name} {_shown(there)} there and {_shown(here)} here"
+                for name, (there, here) in conflict.items()
+            )
+            conflicts.append(f"{cell.directory.path} ({fields})")
+    if conflicts and not overwrite:
+        more = f", and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
+        raise InputError(
+            f"Finished with another configuration: {'; '.join(conflicts[:3])}{more}. Finished runs "
+            "are kept. Give another LOGDIR, or add '-- --overwrite' to replace these."
+        )
+
+
+def _shown(value: Any) -> str:
+    return "left open" if value is None else str(value)

@@ -1,0 +1,199 @@
+"""What a sweep varies: policies, models, datasets, loops, seeds and loss scales."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from tfamp.models import registry as model_registry
+from tfamp.models import user_model
+from tfamp.run import config as config_lib
+from tfamp.run import flags as run_flags
+from tfamp.run.errors import InputError, unknown_name
+
+# The sweep's flag for each flag of the trainer's that it sets.
+AXES = {
+    "policy": "policies",
+    "model": "models",
+    "dataset": "datasets",
+    "loop": "loops",
+    "seed": "seeds",
+    "loss_scale": "loss_scales",
+}
+
+_Value = TypeVar("_Value")
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """The values of each axis, in the order they were given in.
+
+    Every combination is a cell, but `loss_scales` counts for float16 policies only: the others
+    scale nothing and have one cell each.
+    """
+
+    policies: tuple[str, ...] = ("float32", "mixed_float16")
+    models: tuple[str, ...] = ("resnet20",)
+    datasets: tuple[str, ...] = ("fashion_mnist_mini",)
+    loops: tuple[str, ...] = ("fit",)
+    seeds: tuple[int, ...] = (0,)
+    loss_scales: tuple[str, ...] = ("dynamic",)
+
+    @property
+    def variants(self) -> list[tuple[str, str]]:
+        """Every (policy, loss scale): what is compared."""
+        return [
+            (policy, loss_scale)
+            for policy in self.policies
+            for loss_scale in (
+                self.loss_scales if policy in config_lib.FLOAT16_POLICIES else ("dynamic",)
+            )
+        ]
+
+
+def read(lists: Mapping[str, str | None], train_flags: Sequence[str]) -> Matrix:
+    """Makes the matrix of the sweep's own flags, checked.
+
+    Args:
+        lists: The comma-separated values by flag (`"policies"`, ...); None where it is not given.
+            Then the value in a flagfile of the trainer's counts, then the default.
+        train_flags: The flags for the trainer.
+
+    Raises:
+        InputError: A value cannot be, is there twice, or is set after `--` too.
+    """
+    _refuse_swept(train_flags)
+    in_files = run_flags.parse(train_flags)
+    values = {
+        axis: str(in_files[flag].value) if in_files[flag].present else None
+        for flag, axis in AXES.items()
+    } | {axis: given for axis, given in lists.items() if given is not None}
+    readers: dict[str, Callable[[str], str | int]] = {
+        "policies": _policy,
+        "models": _model,
+        "datasets": str,
+        "loops": _loop,
+        "seeds": _seed,
+        "loss_scales": _loss_scale,
+    }
+    read_lists = {
+        axis: _list(axis, given, readers[axis])
+        for axis, given in values.items()
+        if given is not None
+    }
+    matrix = Matrix(**read_lists)  # type: ignore[arg-type]
+    if matrix.loss_scales != Matrix.loss_scales and not (
+        set(matrix.policies) & set(config_lib.FLOAT16_POLICIES)
+    ):
+        raise InputError(
+            f"--loss_scales={values['loss_scales']} with --policies={','.join(matrix.policies)}: "
+            "only float16 needs a loss scale. Add one of "
+            f"{', '.join(config_lib.FLOAT16_POLICIES)} to --policies, or leave --loss_scales out."
+        )
+    return matrix
+
+
+def _refuse_swept(train_flags: Sequence[str]) -> None:
+    if "--" in train_flags:
+        raise InputError(
+            "A second '--' came: flags of the trainer follow the first one. Leave the second out."
+        )
+    written = run_flags.parse(run_flags.without_flagfiles(train_flags))
+    for flag, axis in AXES.items():
+        if written[flag].present:
+            raise InputError(
+                f"--{flag}={written[flag].value} after '--': the sweep sets --{flag} for each "
+                f"cell. Set --{axis}={written[flag].value} before the '--' instead."
+            )
+    if written["logdir"].present:
+        raise InputError(
+            f"--logdir={written['logdir'].value} after '--': the sweep's first argument is the "
+            f"LOGDIR of every cell. Give it there and leave --logdir out."
+        )
+    if written["run_name"].present:
+        raise InputError(
+            f"--run_name={written['run_name'].value} after '--': each cell is named after its "
+            "model, dataset, policy, loop and seed. Leave --run_name out; another LOGDIR keeps "
+            "two sweeps apart."
+        )
+
+
+def _list(axis: str, given: str, read_one: Callable[[str], _Value]) -> tuple[_Value, ...]:
+    parts = [part.strip() for part in given.split(",")]
+    if "" in parts:
+        raise InputError(
+            f"--{axis}={given}: an entry is empty. Give values with a comma between two, such as "
+            f"--{axis}={','.join(part for part in parts if part) or _EXAMPLES[axis]}."
+        )
+    values: list[_Value] = []
+    for part in parts:
+        value = read_one(part)
+        if value in values:
+            raise InputError(
+                f"--{axis}={given}: {part!r} is there twice. Each value is one cell; leave the "
+                "second out."
+            )
+        values.append(value)
+    return tuple(values)
+
+
+_EXAMPLES = {
+    "policies": "float32,mixed_float16",
+    "models": "resnet20,vit_tiny",
+    "datasets": "fashion_mnist_mini,synthetic",
+    "loops": "fit,custom",
+    "seeds": "0,1,2",
+    "loss_scales": "dynamic,none,1024",
+}
+
+
+def _policy(value: str) -> str:
+    if value not in config_lib.POLICIES:
+        raise unknown_name("policy", value, config_lib.POLICIES, "--policies")
+    return value
+
+
+def _loop(value: str) -> str:
+    if value not in config_lib.LOOPS:
+        raise unknown_name("loop", value, config_lib.LOOPS, "--loops")
+    return value
+
+
+def _model(value: str) -> str:
+    if not user_model.is_user_model(value) and value not in model_registry.MODEL_NAMES:
+        known = (*model_registry.MODEL_NAMES, "path/to/file.py:function")
+        raise unknown_name("model", value, known, "--models")
+    model_registry.check_name(value)
+    return value
+
+
+def _seed(value: str) -> int:
+    try:
+        seed = int(value)
+    except ValueError:
+        seed = -1
+    if seed < 0:
+        raise InputError(
+            f"--seeds: {value!r} is no seed. It takes whole numbers of 0 or more, such as "
+            f"--seeds={_EXAMPLES['seeds']}."
+        )
+    return seed
+
+
+def _loss_scale(value: str) -> str:
+    if value in config_lib.LOSS_SCALE_MODES:
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise InputError(
+            f"--loss_scales: {value!r} is no loss scale. It takes 'dynamic', 'none' and positive "
+            f"numbers, such as --loss_scales={_EXAMPLES['loss_scales']}."
+        )
+    # One spelling for one value: 1024, 1024.0 and 1e3 make names and configs that are compared.
+    short = f"{number:.9g}"
+    return short if float(short) == number else repr(number)
