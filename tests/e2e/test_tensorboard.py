@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
-import sys
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import defaultdict
 
 import pytest
 from short_runs import SHORT, run_once
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
+from tensorboard_server import serve, session_groups, wait_until_loaded
 
 from tfamp.run import records
 from tfamp.run.config import Config, resolve
@@ -66,61 +60,9 @@ def runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ask(runs):
     """Starts TensorBoard; returns a function that asks one of its pages."""
-    logdir = str(runs["fit"].path.parent)
-    own = ["--host", "127.0.0.1", "--port", "0", "--load_fast=true"]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tensorboard.main", "--logdir", logdir, *own],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"},
-    )
-    try:
-        said = []
-        for line in server.stderr:
-            said.append(line)
-            if " at http://" in line:
-                break
-        else:
-            pytest.fail(f"TensorBoard did not start: {''.join(said)}")
-        address = line.split(" at ")[1].split()[0].rstrip("/")
-
-        def get(page, body=None, **query):
-            url = f"{address}/data/plugin/{page}?{urllib.parse.urlencode(query)}"
-            data = None if body is None else json.dumps(body).encode()
-            request = urllib.request.Request(
-                url, data, {"Content-Type": "application/json"} if data else {}
-            )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.loads(answer.read())
-
-        _wait_until_loaded(get, runs, server)
+    with serve(runs["fit"].path.parent) as get:
+        wait_until_loaded(get, [run.path.name for run in runs.values()], last_step=8)
         yield get
-    finally:
-        server.terminate()
-        server.communicate()
-
-
-def _wait_until_loaded(get, runs, server):
-    # It answers before it has read all files; the last figure written is the one to wait for.
-    last = 8
-    for run in runs.values():
-        name = run.path.name
-        for _ in range(100_000):
-            assert server.poll() is None
-            tags = get("scalars/tags")
-            if (
-                "validation/loss" in tags.get(f"{name}/validation", {})
-                and "time/epoch_sec" in tags.get(f"{name}/train", {})
-                and all(
-                    get("scalars/scalars", run=f"{name}/{folder}", tag=tag)[-1][1] == last
-                    for folder, tag in (
-                        ("train", "time/epoch_sec"),
-                        ("validation", "validation/loss"),
-                    )
-                )
-            ):
-                break
 
 
 def rows_by_tag(run):
@@ -202,16 +144,7 @@ def test_the_hparams_tab_compares_the_runs(ask, runs):
 
 
 def test_hparams_sessions_have_values(ask, runs):
-    experiment = ask("hparams/experiment", {"experimentName": ""})
-    body = {
-        "experimentName": "",
-        "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
-        "colParams": [{"metric": info["name"]} for info in experiment["metricInfos"]]
-        + [{"hparam": info["name"]} for info in experiment["hparamInfos"]],
-        "startIndex": 0,
-        "sliceSize": 100,
-    }
-    groups = ask("hparams/session_groups", body)["sessionGroups"]
+    groups = session_groups(ask)
     assert len(groups) == 2
     by_loop = {group["hparams"]["loop"]: group for group in groups}
     for loop, run in runs.items():
