@@ -11,15 +11,21 @@ PACKAGE = Path(tfamp.__file__).parent
 FLOORS = {
     "tfamp.run": 0,
     "tfamp.precision": 1,
+    "tfamp.reporting": 1,
     "tfamp.data": 2,
     "tfamp.models": 2,
     "tfamp.training": 3,
     "tfamp.sweeping": 3,
     "tfamp.train": 4,
     "tfamp.sweep": 4,
+    "tfamp.report": 4,
 }
 # Rooms of one floor do not know each other.
-APART = [("tfamp.data", "tfamp.models"), ("tfamp.training", "tfamp.sweeping")]
+APART = [
+    ("tfamp.data", "tfamp.models"),
+    ("tfamp.training", "tfamp.sweeping"),
+    ("tfamp.reporting", "tfamp.precision"),
+]
 
 
 def room_of(module):

@@ -1,0 +1,202 @@
+"""Writes a report: report.html in one file, report.md, report.json and the pictures."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from tfamp.reporting import cells, document, plots, tables
+from tfamp.reporting.comparison import Comparisons
+from tfamp.reporting.plots import Picture
+from tfamp.reporting.tables import Table
+
+PICTURES = "pictures"
+# Warnings that are shown in full above the verdict; further ones by a link.
+_WARNINGS_ABOVE = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """A picture with what the pages need of it.
+
+    Attributes:
+        picture: Its texts.
+        path: Its PNG, relative to the report.
+        uri: The PNG itself as a data URI.
+    """
+
+    picture: Picture
+    path: str
+    uri: str
+
+
+def write(out: Path, content: Mapping[str, Any], comparisons: Comparisons) -> None:
+    """Writes the report's files; report.html last, so that it never shows what is not there.
+
+    Args:
+        out: The folder, made where it is not there. What is in it and is no report stays.
+        content: The document, as `document.build` makes it.
+        comparisons: The runs that the document describes, for the pictures.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_pictures(out / PICTURES)
+    pictures = {}
+    for number, (entry, group) in enumerate(
+        zip(content["groups"], comparisons.groups, strict=True), start=1
+    ):
+        # Numbered and not named: a title made of paths can be longer than a file name may be.
+        folder = out / PICTURES / f"group{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pictures[entry["id"]] = [
+            _Shown(picture, f"{PICTURES}/{folder.name}/{picture.file}", _uri(folder / picture.file))
+            for picture in plots.draw(group, folder)
+        ]
+    _replace(out / "report.json", document.dump(dict(content)))
+    _replace(out / "report.md", render("report.md.jinja", content, pictures))
+    _replace(out / "report.html", render("report.html.jinja", content, pictures))
+
+
+def summary(content: Mapping[str, Any], out: Path) -> str:
+    """What the command prints: the verdicts, how much to doubt them, and where the report lies."""
+    lines: list[str] = []
+    for group in content["groups"]:
+        told = [variant["verdict"] for variant in group["variants"] if variant["verdict"]]
+        if told:
+            lines.append(group["title"])
+            lines += [f"  {sentence}" for sentences in told for sentence in sentences]
+    if not lines:
+        lines.append("No two runs could be compared.")
+    if content["warnings"]:
+        lines.append(f"Warnings: {len(content['warnings'])}, in the report's first lines.")
+    if content["unpaired"]:
+        lines.append(f"Runs not compared: {_names(content['unpaired'])}")
+    if content["passed_over"]:
+        lines.append(f"Folders passed over: {_names(content['passed_over'])}")
+    lines.append(f"Report: {out / 'report.html'}")
+    return "\n".join(cells.one_line(line) for line in lines)
+
+
+def _names(entries: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(str(entry["directory"]) for entry in entries)
+
+
+def render(
+    template: str, content: Mapping[str, Any], pictures: Mapping[str, Sequence[_Shown]]
+) -> str:
+    """Fills a template; what comes from the document is escaped for its format.
+
+    Args:
+        template: `report.html.jinja` or `report.md.jinja`.
+        content: The document.
+        pictures: Each group's pictures by the group's id.
+    """
+    is_html = template.endswith(".html.jinja")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tfamp.reporting"),
+        autoescape=is_html,
+        finalize=_html if is_html else _markdown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    groups = [
+        {
+            "id": group["id"],
+            "title": group["title"],
+            "device": group["device"],
+            "baseline": group["baseline"],
+            "verdicts": [v["verdict"] for v in group["variants"] if v["verdict"]],
+            "figures": tables.figures(group),
+            "includes_compile": any(
+                variant["epoch_time_includes_compile"] for variant in group["variants"]
+            ),
+            "pictures": pictures.get(group["id"], ()),
+            "scales": tables.scales(group),
+            "gradients": tables.gradients(group),
+            "gradient_sentences": tables.gradient_sentences(group),
+        }
+        for group in content["groups"]
+    ]
+    return environment.get_template(template).render(
+        document=content,
+        groups=groups,
+        verdicts=tables.verdicts(content),
+        warnings_above=content["warnings"][:_WARNINGS_ABOVE],
+        unpaired=tables.entries(content["unpaired"], "Runs that are not compared."),
+        passed_over=tables.entries(content["passed_over"], "Folders that are not used."),
+        versions=tables.versions(content["provenance"]),
+        listed=cells.listed,
+        markdown_table=markdown_table,
+    )
+
+
+def _html(value: Any) -> Any:
+    if isinstance(value, markupsafe.Markup):
+        return value
+    return "" if value is None else cells.one_line(value)
+
+
+def _markdown(value: Any) -> Any:
+    if isinstance(value, markupsafe.Markup):
+        return value
+    return "" if value is None else markdown(value)
+
+
+def markdown(value: Any) -> str:
+    """A text that Markdown shows as it is, in a cell of a table too."""
+    text = cells.one_line(value)
+    escaped = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
+    escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Within a word an underscore is one; elsewhere it would begin emphasis.
+    escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+    # What would begin a list or a heading at the start of a line.
+    return re.sub(r"^(\s*)([-+=]|\d+(?=[.)]))", _guarded, escaped)
+
+
+def _guarded(start: re.Match[str]) -> str:
+    space, begin = start.groups()
+    return f"{space}\\{begin}" if not begin.isdigit() else f"{space}{begin}&#8203;"
+
+
+def markdown_table(table: Table) -> markupsafe.Markup:
+    """A table in GitHub's Markdown."""
+    sides = ["---:" if cell.is_number else "---" for cell in table.rows[0][1]]
+    lines = ["| " + " | ".join(map(markdown, table.header)) + " |"]
+    lines.append("| " + " | ".join(["---", *sides]) + " |")
+    for name, row in table.rows:
+        parts = [name]
+        for cell in row:
+            small = f" ({cell.small})" if cell.small else ""
+            parts.append(f"{cell.text}{small}" + (f", {cell.word}" if cell.word else ""))
+        lines.append("| " + " | ".join(map(markdown, parts)) + " |")
+    return markupsafe.Markup("\n".join(lines))
+
+
+def _uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _remove_pictures(folder: Path) -> None:
+    """Removes an earlier report's pictures: one left behind would be taken for the new one's."""
+    for name in plots.FILES:
+        for path in folder.glob(f"group*/{name}"):
+            path.unlink()
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".tmp")
+    # A folder's name need not be UTF-8; Python then holds what no encoder takes.
+    partial.write_bytes(text.encode("utf-8", "replace"))
+    os.replace(partial, path)

@@ -1,0 +1,203 @@
+"""The pictures of a report: curves, the loss scale, step times, memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from tfamp.reporting import plot_style
+from tfamp.reporting.comparison import Group
+from tfamp.reporting.curves import curves
+from tfamp.reporting.plot_style import Picture
+from tfamp.reporting.scale_plot import loss_scale
+from tfamp.run import records
+
+__all__ = ["FILES", "Picture", "draw"]
+
+# Every name that `draw` may write.
+FILES = (
+    "curves_over_steps.png",
+    "curves_over_time.png",
+    "loss_scale.png",
+    "step_times.png",
+    "memory.png",
+)
+# Step times whose extremes are this far apart are drawn on a logarithmic axis.
+_WIDE = 10.0
+_MEBIBYTE = 2**20
+
+
+def draw(group: Group, folder: Path) -> list[Picture]:
+    """Draws what a group's runs measured; what none of them measured gets no picture.
+
+    Args:
+        group: The runs.
+        folder: Where the PNGs go; it must be there.
+
+    Returns:
+        The pictures in the order of the page.
+    """
+    with plot_style.house_style():
+        drawn = [*curves(group), loss_scale(group), step_times(group), memory(group)]
+        found = [entry for entry in drawn if entry is not None]
+        for picture_figure, picture in found:
+            plot_style.save(picture_figure, folder / picture.file)
+    return [picture for _, picture in found]
+
+
+def step_times(group: Group) -> tuple[Figure, Picture] | None:
+    """A box for each variant over the windows of all its seeds."""
+    windows = [
+        [ms for run in variant.runs for _, ms in run.series(records.STEP_TIME) if _is_positive(ms)]
+        for variant in group.variants
+    ]
+    everything = [ms for times in windows for ms in times]
+    if not everything:
+        return None
+    drawn = plot_style.figure(1.0 + 0.85 * len(windows))
+    axes = drawn.subplots()
+    alt = []
+    for index, (variant, times) in enumerate(zip(group.variants, windows, strict=True)):
+        style, row = plot_style.style_of(index), -index
+        seeds = len(variant.runs)
+        told = f"{len(times)} windows, {seeds} seed{'s' if seeds > 1 else ''}"
+        _label(axes, row, plot_style.shown(variant.label, 36), told if times else "not measured")
+        if not times:
+            alt.append(f"{variant.label} was not measured.")
+            continue
+        axes.boxplot(
+            [times],
+            positions=[row],
+            orientation="horizontal",
+            widths=0.36,
+            whis=(5, 95),
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={
+                "facecolor": style.colour + "40",
+                "edgecolor": style.colour,
+                "linewidth": 1.5,
+            },
+            medianprops={"color": style.colour, "linewidth": 3},
+            whiskerprops={"color": style.colour, "linewidth": 1.5, "linestyle": style.line},
+            capprops={"color": style.colour, "linewidth": 1.5},
+            flierprops={
+                "marker": style.marker,
+                "markersize": 4,
+                "markerfacecolor": "none",
+                "markeredgecolor": style.colour,
+            },
+        )
+        low, median, high = np.percentile(times, (5, 50, 95))
+        alt.append(
+            f"{variant.label}: median {median:.4g} ms, 5% to 95% of {told} at {low:.4g} to "
+            f"{high:.4g} ms."
+        )
+    is_logarithmic = max(everything) / min(everything) > _WIDE
+    if is_logarithmic:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
+    axes.set_xlabel("Step time (ms" + (", log axis)" if is_logarithmic else ")"))
+    _finish_rows(axes, len(windows))
+    return drawn, Picture(
+        file="step_times.png",
+        title="Distribution of step times",
+        alt="Box plots of the step time, one a variant. " + " ".join(alt),
+        caption=(
+            "A window is the mean step time between two marks of the telemetry, without "
+            "compiling; all seeds are pooled. Line in the box: median; box: the middle half; "
+            "whiskers: 5% to 95%; points: windows beyond."
+        ),
+    )
+
+
+def _is_positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def memory(group: Group) -> tuple[Figure, Picture] | None:
+    """A bar for each variant's device peak, a point for each seed."""
+    peaks = [
+        [
+            peak / _MEBIBYTE
+            for run in variant.runs
+            if (peak := run.result["device_peak_bytes"]) is not None
+        ]
+        for variant in group.variants
+    ]
+    everything = [peak for seeds in peaks for peak in seeds]
+    if not everything:
+        return None
+    unit, size = ("GiB", 1024.0) if max(everything) >= 10 * 1024 else ("MiB", 1.0)
+    drawn = plot_style.figure(1.2 + 0.85 * len(peaks))
+    axes = drawn.subplots()
+    alt = []
+    for index, (variant, found) in enumerate(zip(group.variants, peaks, strict=True)):
+        style, row = plot_style.style_of(index), -index
+        estimate = variant.figure("device_peak_bytes")
+        if estimate is None:
+            _label(axes, row, plot_style.shown(variant.label, 36), "not measured")
+            alt.append(f"{variant.label} was not measured.")
+            continue
+        mean = estimate.value / _MEBIBYTE / size
+        told = f"{mean:,.4g} {unit}"
+        _label(axes, row, plot_style.shown(variant.label, 36), told)
+        axes.barh(row, mean, height=0.36, color=style.colour + "66", edgecolor=style.colour)
+        if estimate.low is not None and estimate.high is not None:
+            low, high = (end / _MEBIBYTE / size for end in (estimate.low, estimate.high))
+            axes.errorbar(
+                mean,
+                row,
+                xerr=[[mean - low], [high - mean]],
+                color="#000000",
+                capsize=6,
+                linewidth=1.5,
+            )
+        # Spread over the bar's height, so that equal seeds can be counted.
+        spread = np.linspace(-0.1, 0.1, len(found)) if len(found) > 1 else np.zeros(1)
+        axes.plot(
+            np.array(found) / size,
+            row + spread,
+            linestyle="none",
+            marker=style.marker,
+            markersize=6,
+            color=style.colour,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            zorder=4,
+        )
+        alt.append(f"{variant.label}: {told} over {len(found)} seeds.")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
+    axes.set_xlabel(f"Peak memory ({unit}) on\n{plot_style.shown(group.device, 52)}")
+    _finish_rows(axes, len(peaks))
+    return drawn, Picture(
+        file="memory.png",
+        title="Device memory peak",
+        alt=f"Bars of the peak memory on {group.device}, one a variant. " + " ".join(alt),
+        caption=(
+            f"The highest peak of any epoch on {group.device}. Bar: mean over the seeds; black "
+            "bracket: its 95% interval, where there are two seeds or more; points: the seeds."
+        ),
+    )
+
+
+def _label(axes, row: int, label: str, told: str) -> None:
+    """Writes a variant's name above its row, where it needs no room beside the axis."""
+    frame = axes.get_yaxis_transform()
+    axes.text(0.01, row + 0.29, label, transform=frame, fontsize=11.5, va="bottom", weight="bold")
+    axes.text(0.99, row + 0.29, told, transform=frame, fontsize=11.5, va="bottom", ha="right")
+
+
+def _finish_rows(axes, rows: int) -> None:
+    axes.set_yticks([])
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-rows + 1 - 0.35, 0.7)

@@ -1,0 +1,128 @@
+"""The picture of the loss scale over steps, with every skipped step."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+
+from tfamp.reporting import plot_style
+from tfamp.reporting.comparison import Group, Variant
+from tfamp.reporting.plot_style import Picture, Style
+from tfamp.reporting.runs import Run
+from tfamp.run import records
+
+
+def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
+    """A panel for each variant that scaled its loss; None where none did."""
+    scaled = [
+        (plot_style.style_of(index), variant)
+        for index, variant in enumerate(group.variants)
+        if any(run.series(records.SCALE) for run in variant.runs)
+    ]
+    if not scaled:
+        return None
+    drawn = plot_style.figure(0.7 + 2.1 * len(scaled))
+    panels = drawn.subplots(len(scaled), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    alt, lost = [], 0
+    for axes, (style, variant) in zip(panels, scaled, strict=True):
+        lost += sum(_draw(axes, run, style) for run in variant.runs)
+        alt.append(_describe(variant))
+        axes.set_title(
+            f"{plot_style.shown(variant.label)}\n{_skips_text(variant)}",
+            loc="left",
+            color=style.colour,
+        )
+    first, last = panels[0], panels[-1]
+    first.set_yscale("log", base=2)
+    low, high = first.get_ylim()
+    # Half a power around, so that a constant scale has an axis too.
+    first.set_ylim(low / 2**0.5, high * 2**0.5)
+    powers = max(1, math.ceil(math.log2(high / low) / 5))
+    first.yaxis.set_major_locator(LogLocator(base=2.0**powers))
+    first.yaxis.set_minor_locator(LogLocator(base=2.0))
+    first.yaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.power_of_two(x)))
+    last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    last.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
+    last.set_xlim(left=0)
+    last.set_xlabel("Training step")
+    drawn.supylabel("Loss scale (log₂ axis)", fontsize=12)
+    caption = (
+        "The scale that each step's loss was multiplied by, a line a seed (seeds that agree lie "
+        "on each other). A cross is a step that was skipped because a gradient was not finite."
+    )
+    if lost:
+        caption += f" {lost} steps had a scale that is not finite or not above 0: not drawn."
+    return drawn, Picture(
+        file="loss_scale.png",
+        title="Loss scale over training steps",
+        alt="Step charts of the loss scale on a logarithmic axis, one panel a variant. "
+        + " ".join(alt),
+        caption=caption,
+    )
+
+
+def skipped_steps(run: Run) -> list[int]:
+    """The steps at which the count of skipped steps went up."""
+    found, before = [], 0.0
+    for step, total in run.series(records.SKIPPED_TOTAL):
+        if total > before:
+            found.append(step)
+        before = total
+    return found
+
+
+def _draw(axes: Axes, run: Run, style: Style) -> int:
+    """Draws a run's scale; returns how many steps could not be drawn."""
+    series = run.series(records.SCALE)
+    good = [(step, scale) for step, scale in series if math.isfinite(scale) and scale > 0]
+    if not good:
+        return len(series)
+    # A line of millions of steps has few corners: only they are drawn.
+    corners = [
+        point
+        for index, point in enumerate(good)
+        if index in (0, len(good) - 1)
+        or point[1] != good[index - 1][1]
+        or point[1] != good[index + 1][1]
+    ]
+    axes.plot(
+        [step for step, _ in corners],
+        [scale for _, scale in corners],
+        drawstyle="steps-mid",
+        color=style.colour,
+        linewidth=1.8,
+        alpha=0.75,
+    )
+    scale_at = dict(good)
+    skips = [step for step in skipped_steps(run) if step in scale_at]
+    axes.plot(
+        skips,
+        [scale_at[step] for step in skips],
+        linestyle="none",
+        marker="x",
+        markersize=9,
+        markeredgewidth=2.2,
+        color="#000000",
+        zorder=4,
+    )
+    return len(series) - len(good)
+
+
+def _skips_text(variant: Variant) -> str:
+    skips = [len(skipped_steps(run)) for run in variant.runs]
+    steps = max(len(run.series(records.SCALE)) for run in variant.runs)
+    if len(skips) == 1:
+        return f"skipped {skips[0]} of {steps:,} steps"
+    if min(skips) == max(skips):
+        return f"skipped {skips[0]} of {steps:,} steps in each of {len(skips)} seeds"
+    return f"skipped {min(skips)} to {max(skips)} of {steps:,} steps over {len(skips)} seeds"
+
+
+def _describe(variant: Variant) -> str:
+    scales = [scale for run in variant.runs for _, scale in run.series(records.SCALE)]
+    finite = [scale for scale in scales if math.isfinite(scale)]
+    reach = f"between {min(finite):g} and {max(finite):g}, " if finite else ""
+    return f"{variant.label}: {reach}{_skips_text(variant)}."
