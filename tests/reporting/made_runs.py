@@ -161,7 +161,11 @@ def write_run(
     }
     record = common | {
         "config": config.to_json(),
-        "command_line": ["train", f"--policy={config.policy}", f"--seed={config.seed}"],
+        "command_line": [
+            "/home/me/tfamp/train.py",
+            f"--policy={config.policy}",
+            f"--seed={config.seed}",
+        ],
         "git_revision": REVISION,
         "trainable_parameters": 1000,
         "forced_float32_layers": [],

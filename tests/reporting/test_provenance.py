@@ -117,7 +117,11 @@ def test_runs_of_different_make(file, changes, warning, tmp_path):
 def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):
     write_pairs(tmp_path)
     cells = [path.name for path in sorted(tmp_path.iterdir())]
-    sweep = {"cells": [*cells, "one", "two"], "jobs": 2, "command_line": ["sweep", "runs/a b"]}
+    sweep = {
+        "cells": [*cells, "one", "two"],
+        "jobs": 2,
+        "command_line": ["/home/me/tfamp/sweep.py", "runs/a b"],
+    }
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
     assert warnings(tmp_path) == [
         "The sweep ran 2 cells at a time: they slowed each other, so times and throughput cannot "
@@ -125,7 +129,7 @@ def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):
         "The sweep has not run one, two.",
     ]
     compared, _ = read(tmp_path)
-    assert provenance.collect(tmp_path, compared)["sweep"] == "sweep 'runs/a b'"
+    assert provenance.collect(tmp_path, compared)["sweep"] == "python -m tfamp.sweep 'runs/a b'"
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"cells": 3, "jobs": "x"}', '{"jobs": null}'])
@@ -133,6 +137,11 @@ def test_a_broken_sweep_file_does_no_harm(text, tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "sweep.json").write_text(text)
     assert warnings(tmp_path) == []
+
+
+@pytest.mark.parametrize("arguments", [None, [], "train.py", 3])
+def test_a_command_line_that_is_none(arguments):
+    assert provenance.command(arguments) is None
 
 
 def test_what_is_collected(tmp_path):
@@ -145,8 +154,9 @@ def test_what_is_collected(tmp_path):
         "seeds": [0, 1],
         "sweep": None,
         "commands": {
-            f"resnet20-fashion_mnist_mini-{policy}-fit-seed{seed}": f"train --policy={policy} "
-            f"--seed={seed}"
+            f"resnet20-fashion_mnist_mini-{policy}-fit-seed{seed}": (
+                f"python -m tfamp.train --policy={policy} --seed={seed}"
+            )
             for policy in ("float32", "mixed_bfloat16")
             for seed in (0, 1)
         },

@@ -32,7 +32,7 @@ def test_a_whole_run_is_read(tmp_path):
     assert run.result["loss_scale"]["skipped"] == 1
     assert len(run.step_rows) == 60 and len(run.epoch_rows) == 3
     assert run.series(records.SKIPPED_TOTAL)[1:4] == [(2, 0), (3, 1), (4, 1)]
-    assert run.command_line == ["train", "--policy=mixed_float16", "--seed=7"]
+    assert run.command_line[1:] == ["--policy=mixed_float16", "--seed=7"]
     assert run.git_revision == "a" * 40
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tfamp.reporting.comparison import Comparisons, Group
@@ -26,9 +26,23 @@ def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
         "devices": _distinct(run.result["device"] for run in runs),
         "git_revisions": _distinct(run.git_revision or "unknown" for run in runs),
         "seeds": sorted({run.seed for run in runs}),
-        "sweep": None if sweep is None else shlex.join(map(str, sweep.get("command_line", []))),
-        "commands": {run.directory: shlex.join(run.command_line) for run in runs},
+        "sweep": None if sweep is None else command(sweep.get("command_line")),
+        "commands": {run.directory: command(run.command_line) for run in runs},
     }
+
+
+def command(arguments: Any) -> str | None:
+    """A command line to copy, without the place of the program on the machine that ran it.
+
+    Args:
+        arguments: `sys.argv` of the process; None or what is no list gives None.
+    """
+    if not isinstance(arguments, list) or not arguments:
+        return None
+    program, *rest = map(str, arguments)
+    name = PurePath(program)
+    start = ["python", "-m", f"tfamp.{name.stem}"] if name.suffix == ".py" else [name.name]
+    return shlex.join([*start, *rest])
 
 
 def _versions(runs: Sequence[Run]) -> dict[str, list[str]]:
