@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from tfamp.run import config as config_lib
 from tfamp.run.errors import InputError
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping import matrix as matrix_lib
@@ -187,7 +188,10 @@ def _say_plan(
 ) -> None:
     total = len(finished) + len(waiting)
     say(f"{total} cells, {len(finished)} of them finished already, {len(waiting)} to run:")
+    scales = any(policy in config_lib.FLOAT16_POLICIES for policy in matrix.policies)
     for axis in matrix_lib.AXES.values():
+        if axis == "loss_scales" and not scales:
+            continue
         say(f"  {axis:<12}{', '.join(str(value) for value in getattr(matrix, axis))}")
     if not cells_lib.gives_jit_compile(train_flags):
         say(
