@@ -263,8 +263,6 @@ def begin(*arguments):
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
-        # A shell that starts this in the background would have SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -326,6 +324,23 @@ def test_ctrl_c_ends_the_training_with_its_rows_written(tmp_path):
     assert json.loads(result.read_text())["status"] == "interrupted"
     rows = (result.parent / "metrics.jsonl").read_text().splitlines()
     assert json.loads(rows[-1])["event"] == "interrupted"
+
+
+def test_a_reader_that_goes_away_ends_the_sweep(tmp_path):
+    arguments = [sys.executable, "-m", "tfamp.sweep", str(tmp_path), "--policies=float32"]
+    process = subprocess.Popen(
+        [*arguments, "--", "--epochs=100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 128 + signal.SIGPIPE
+    assert stderr == ""
+    assert not list(tmp_path.glob("*/result.json"))
 
 
 @pytest.mark.slow

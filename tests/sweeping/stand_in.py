@@ -40,6 +40,7 @@ def not_told(signum):
 
 
 leave("pid.json", os.getpid())
+leave("session.json", os.getsid(0))
 leave("held.json", [os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")
                     if os.path.exists(f"/proc/self/fd/{fd}")])  # fmt: skip
 if behaviour == "completes":

@@ -278,6 +278,13 @@ def test_the_process_holds_the_lock_and_nothing_else_of_the_sweeps(cells, stand_
     assert "/dev/null" in files
 
 
+def test_ctrl_c_in_a_terminal_comes_to_the_sweep_alone(cells, stand_in):
+    Runner(command=stand_in(), say=Lines()).run(cells[:1])
+    place = cells[0].directory.path
+    pid, session = (json.loads((place / name).read_text()) for name in ("pid.json", "session.json"))
+    assert session == pid != os.getsid(0)
+
+
 DRIVER = """
 import fcntl, json, os, sys
 from tfamp.sweeping import runner
