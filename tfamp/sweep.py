@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import shlex
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from tfamp.run import config as config_lib
 from tfamp.run.errors import InputError
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping import matrix as matrix_lib
@@ -99,6 +101,10 @@ def main(
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read this went away (`| head`); Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _main(
@@ -187,7 +193,10 @@ def _say_plan(
 ) -> None:
     total = len(finished) + len(waiting)
     say(f"{total} cells, {len(finished)} of them finished already, {len(waiting)} to run:")
+    scales = any(policy in config_lib.FLOAT16_POLICIES for policy in matrix.policies)
     for axis in matrix_lib.AXES.values():
+        if axis == "loss_scales" and not scales:
+            continue
         say(f"  {axis:<12}{', '.join(str(value) for value in getattr(matrix, axis))}")
     if not cells_lib.gives_jit_compile(train_flags):
         say(

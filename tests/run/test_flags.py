@@ -201,3 +201,56 @@ def test_bad_values_raise_what_the_commands_turn_into_exit_2(capsys):
     assert capsys.readouterr().err == (
         "tfamp: --epochs=0: it must be 1 or more.\nRun with --helpshort to see every flag.\n"
     )
+
+
+# Flags of their own, beside those of the process.
+
+
+def test_arguments_make_the_config_that_the_trainer_would_make(tmp_path):
+    file = tmp_path / "run.cfg"
+    file.write_text("--policy=mixed_float16\n--epochs=7\n")
+    arguments = [f"--flagfile={file}", "--epochs=2", "--nojit_compile", "--float32_layers=a,b"]
+    arguments += ["--profile_steps=2,3", "--tf32=off"]
+    assert run_flags.config_from_arguments(arguments) == parse(*arguments)
+    assert run_flags.config_from_arguments([]) == parse() == resolve(Config())
+
+
+def test_parsing_leaves_the_flags_of_the_process_alone():
+    before = {name: flags.FLAGS[name].value for name in own_flags()}
+    values = run_flags.parse(["--policy=float16", "--seed=3"])
+    assert (values["policy"].value, values["seed"].value) == ("float16", 3)
+    assert [name for name in own_flags() if values[name].present] == ["policy", "seed"]
+    assert {name: flags.FLAGS[name].value for name in own_flags()} == before
+    assert not any(flags.FLAGS[name].present for name in own_flags())
+    assert run_flags.parse([])["policy"].value == "float32"
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--polcy=float16", "Unknown command line flag 'polcy'. Did you mean: policy"),
+        ("--epochs=many", "flag --epochs=many: "),
+        ("--tf32=maybe", "flag --tf32=maybe: "),
+        ("policy=float16", "Unexpected argument 'policy=float16': every option is a --flag=value"),
+        ("--flagfile=absent.cfg", "absent.cfg"),
+        ("--flagfile", "--flagfile with no argument"),
+        ("--help", "Unknown command line flag 'help'"),
+        ("--epochs=0", "--epochs=0: it must be 1 or more"),
+        ("--loss_scale=8", "only float16 needs a loss scale"),
+    ],
+)
+def test_bad_arguments_are_raised(argument, message):
+    with pytest.raises(InputError) as raised:
+        run_flags.config_from_arguments(["--seed=1", argument])
+    assert message in str(raised.value)
+
+
+def test_a_flagfile_that_is_no_text(tmp_path):
+    (tmp_path / "run.cfg").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError):
+        run_flags.parse([f"--flagfile={tmp_path}/run.cfg"])
+
+
+def test_what_is_written_out_beside_flagfiles():
+    arguments = ["--a=1", "--flagfile=x", "-flagfile=y", "b", "--flagfile", "z", "--c", "-flagfile"]
+    assert run_flags.without_flagfiles(arguments) == ["--a=1", "b", "--c"]

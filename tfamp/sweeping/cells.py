@@ -17,6 +17,7 @@ from tfamp.run import records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import InputError
+from tfamp.sweeping import matrix as matrix_lib
 from tfamp.sweeping.matrix import Matrix
 
 # Where a run lies and whether it may replace another says nothing about what it computed.
@@ -177,7 +178,8 @@ def _cell(values: Config, common: Sequence[str]) -> Cell:
     try:
         config = run_flags.config_from_arguments(arguments)
     except InputError as error:
-        raise InputError(f"The cell {name} cannot be run: {error}") from error
+        reason = matrix_lib.in_the_sweeps_words(error)
+        raise InputError(f"The cell {name} cannot be run: {reason}") from error
     return Cell(config, tuple(arguments))
 
 
@@ -214,9 +216,12 @@ def check_on_disk(cells: Sequence[Cell], overwrite: bool) -> None:
     """
     conflicts = []
     for cell in cells:
-        # Whether the folder can be written; finished runs are looked at below.
-        cell.directory.check(overwrite=True)
-        conflict = cell.conflict()
+        try:
+            # Whether the folder can be written; finished runs are looked at below.
+            cell.directory.check(overwrite=True)
+            conflict = cell.conflict()
+        except InputError as error:
+            raise matrix_lib.in_the_sweeps_words(error) from error
         if conflict:
             fields = ", ".join(
                 f"{name} {_shown(there)} there and {_shown(here)} here"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -95,6 +96,13 @@ def read(lists: Mapping[str, str | None], train_flags: Sequence[str]) -> Matrix:
     return matrix
 
 
+def in_the_sweeps_words(error: InputError) -> InputError:
+    """The same message with the sweep's flags to set; what came, `--policy=float32`, stays."""
+    flags = re.compile(rf"--({'|'.join(AXES)})(?![=\w])")
+    message = flags.sub(lambda match: f"--{AXES[match[1]]}", str(error))
+    return InputError(re.sub(r"--logdir(?![=\w])", "LOGDIR", message))
+
+
 def _refuse_swept(train_flags: Sequence[str]) -> None:
     if "--" in train_flags:
         raise InputError(
@@ -165,7 +173,10 @@ def _model(value: str) -> str:
     if not user_model.is_user_model(value) and value not in model_registry.MODEL_NAMES:
         known = (*model_registry.MODEL_NAMES, "path/to/file.py:function")
         raise unknown_name("model", value, known, "--models")
-    model_registry.check_name(value)
+    try:
+        model_registry.check_name(value)
+    except InputError as error:
+        raise in_the_sweeps_words(error) from error
     return value
 
 

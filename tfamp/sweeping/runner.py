@@ -211,6 +211,9 @@ class Runner:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         is_second = self._outcome.signum is not None
         self._outcome.signum = signum
+        if not is_second:
+            # Not print, which a handler may have come into the middle of.
+            os.write(2, b"\nStopping at the next step; once more kills at once.\n")
         for child in list(self._children):
             if is_second:
                 _kill(child)

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import collections
+import os
+import sys
+
+import pytest
+
+from tfamp.run.config import Config, resolve
+from tfamp.run.errors import InputError
+from tfamp.run.flags import config_from_arguments
+from tfamp.sweeping import cells as cells_lib
+
+TWO = {"policies": ("float32", "mixed_float16")}
+ONE = {"policies": ("float32",)}
+
+
+def short(cell):
+    config = cell.config
+    scale = "" if config.loss_scale == "dynamic" else f" {config.loss_scale}"
+    return f"{config.seed} {config.model} {config.loop} {config.policy}{scale}"
+
+
+def test_the_order(make):
+    cells = make(
+        policies=("float32", "mixed_float16", "bfloat16"),
+        models=("resnet20", "vit_tiny"),
+        loops=("fit", "custom"),
+        seeds=(5, 1),
+        loss_scales=("dynamic", "none"),
+    )
+    a, b, c, d = "float32", "mixed_float16", "mixed_float16 none", "bfloat16"
+    # A group of policies begins one later than the group before, and each seed one later too.
+    assert [short(cell) for cell in cells] == [
+        f"{seed} {group} {variant}"
+        for seed, group, variants in [
+            (5, "resnet20 fit", (a, b, c, d)),
+            (5, "resnet20 custom", (b, c, d, a)),
+            (5, "vit_tiny fit", (c, d, a, b)),
+            (5, "vit_tiny custom", (d, a, b, c)),
+            (1, "resnet20 fit", (b, c, d, a)),
+            (1, "resnet20 custom", (c, d, a, b)),
+            (1, "vit_tiny fit", (d, a, b, c)),
+            (1, "vit_tiny custom", (a, b, c, d)),
+        ]
+        for variant in variants
+    ]
+
+
+def test_no_policy_is_always_first(make):
+    cells = make(**TWO, loops=("fit", "custom"), seeds=(0, 1, 2, 3))
+    first = collections.Counter((cell.config.loop, cell.config.policy) for cell in cells[::2])
+    assert set(first.values()) == {2} and len(first) == 4
+
+
+def test_names(make):
+    cells = make(**TWO, loss_scales=("dynamic", "none", "1024", "1e+20"))
+    assert [cell.name for cell in cells] == [
+        "resnet20-fashion_mnist_mini-float32-fit-seed0",
+        "resnet20-fashion_mnist_mini-mixed_float16-fit-seed0",
+        "resnet20-fashion_mnist_mini-mixed_float16-fit-seed0-loss_scale_none",
+        "resnet20-fashion_mnist_mini-mixed_float16-fit-seed0-loss_scale_1024",
+        "resnet20-fashion_mnist_mini-mixed_float16-fit-seed0-loss_scale_1e_20",
+    ]
+
+
+def test_the_command(make, tmp_path):
+    _, cell = make("--epochs=3", **TWO, loss_scales=("none",), seeds=(7,), loops=("custom",))
+    assert cell.command() == [
+        sys.executable,
+        "-m",
+        "tfamp.train",
+        "--epochs=3",
+        "--jit_compile",
+        "--policy=mixed_float16",
+        "--loss_scale=none",
+        "--model=resnet20",
+        "--dataset=fashion_mnist_mini",
+        "--loop=custom",
+        "--seed=7",
+        f"--logdir={tmp_path}/runs",
+        "--run_name=resnet20-fashion_mnist_mini-mixed_float16-custom-seed7-loss_scale_none",
+    ]
+    # What the trainer makes of it, by way of the rules of a config alone.
+    assert cell.config == resolve(
+        Config(
+            policy="mixed_float16",
+            loss_scale="none",
+            loop="custom",
+            seed=7,
+            epochs=3,
+            jit_compile=True,
+            logdir=f"{tmp_path}/runs",
+            run_name=cell.name,
+        )
+    )
+    assert cell.config == config_from_arguments(cell.arguments)
+    assert cell.directory.path == tmp_path / "runs" / cell.name
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ([], True),
+        (["--jit_compile"], True),
+        (["--nojit_compile"], False),
+        (["--jit_compile=off"], False),
+        (["-nojit_compile"], False),
+        (["--jit_compile=1"], True),
+    ],
+)
+def test_xla_is_the_same_in_every_cell(given, value, make):
+    cells = make(*given, **TWO)
+    assert [cell.config.jit_compile for cell in cells] == [value, value]
+    assert cells_lib.gives_jit_compile(given) is bool(given)
+    assert [cell.arguments.count("--jit_compile") for cell in cells] == 2 * [
+        0 if given and given != ["--jit_compile"] else 1
+    ]
+
+
+def test_a_cell_wins_over_a_flagfile(make, tmp_path):
+    file = tmp_path / "run.flags"
+    file.write_text(
+        "--policy=float16\n--loss_scale=8\n--seed=4\n--model=vit_tiny\n--nojit_compile\n"
+        "--run_name=mine\n--logdir=elsewhere\n--epochs=2\n"
+    )
+    (cell,) = make(f"--flagfile={file}", **ONE)
+    config = cell.config
+    assert (config.policy, config.loss_scale, config.seed) == ("float32", "dynamic", 0)
+    assert (config.model, config.jit_compile, config.epochs) == ("resnet20", False, 2)
+    assert config.logdir == f"{tmp_path}/runs"
+    assert config.run_name == "resnet20-fashion_mnist_mini-float32-fit-seed0"
+
+
+@pytest.mark.parametrize(
+    ("train_flag", "message"),
+    [
+        ("--epochs=0", "seed0 cannot be run: --epochs=0: it must be 1 or more"),
+        (
+            "--initial_loss_scale=8",
+            "The cell resnet20-fashion_mnist_mini-float32-fit-seed0 cannot be run: "
+            "--initial_loss_scale with --policy=float32: only float16 needs a loss scale. "
+            "Set --policies to one of mixed_float16, float16, or leave the flag out.",
+        ),
+        ("--profile_steps=3,2", "--profile_steps=3,2: give the first and the last step"),
+    ],
+)
+def test_a_cell_that_the_trainer_would_refuse(train_flag, message, make):
+    with pytest.raises(InputError) as raised:
+        make(train_flag, **TWO)
+    assert message in str(raised.value)
+
+
+def test_two_cells_of_one_name(make):
+    with pytest.raises(InputError, match=r"a/b\.py:net and a_b\.py:net would both run as a_b"):
+        make(**ONE, models=("a/b.py:net", "a_b.py:net"))
+
+
+# What is on disk.
+
+
+def test_a_cell_that_never_ran(make):
+    (cell,) = make(**ONE)
+    assert not cell.is_finished()
+    assert cell.conflict() == {}
+    assert cell.seconds_on_disk() is None
+
+
+def test_a_finished_cell(make, finish):
+    (cell,) = make("--profile_steps=1,2", "--float32_layers=a,b", "--steps_per_epoch=4", **ONE)
+    finish(cell)
+    assert cell.is_finished()
+    assert cell.conflict() == {}
+
+
+def test_how_long_a_finished_cell_took(make, finish):
+    (cell,) = make(**ONE)
+    finish(cell)
+    os.utime(cell.directory.config, (100.0, 100.0))
+    os.utime(cell.directory.result, (130.5, 130.5))
+    assert cell.seconds_on_disk() == 30.5
+
+
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_a_cell_that_ended_otherwise_is_run_again(status, make, finish):
+    (cell,) = make(**ONE)
+    finish(cell, status=status, epochs=9)
+    assert not cell.is_finished()
+    assert cell.conflict() == {}
+
+
+def test_where_a_run_lies_is_no_difference(make, finish):
+    (cell,) = make("--overwrite", **ONE)
+    finish(cell, logdir="/elsewhere", run_name="other", overwrite=False)
+    assert cell.is_finished()
+
+
+@pytest.mark.parametrize(
+    ("changes", "conflict"),
+    [
+        ({"epochs": 9}, {"epochs": (9, 5)}),
+        (
+            {"learning_rate": 0.2, "tf32": False},
+            {"tf32": (False, True), "learning_rate": (0.2, 0.1)},
+        ),
+        ({"jit_compile": False}, {"jit_compile": (False, True)}),
+        ({"float32_layers": ["head"]}, {"float32_layers": (["head"], [])}),
+        ({"of_another_version": 3}, {"of_another_version": (3, "absent")}),
+        ({"schema_version": 2}, {"schema_version": (2, 1)}),
+    ],
+)
+def test_a_finished_run_of_another_config(changes, conflict, make, finish):
+    (cell,) = make(**ONE)
+    finish(cell, **changes)
+    assert cell.conflict() == conflict
+    assert not cell.is_finished()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"schema_version": 1}', "null"])
+def test_a_finished_run_with_no_config(content, make, finish):
+    (cell,) = make(**ONE)
+    finish(cell)
+    cell.directory.config.unlink()
+    if content is not None:
+        cell.directory.config.write_text(content)
+    assert list(cell.conflict()) == ["config.json"]
+    assert not cell.is_finished()
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "asked_there", "is_same"),
+    [
+        ((), 78, (), True),
+        # 78 steps that were asked for are not the whole set, whatever its size.
+        ((), 78, ("--steps_per_epoch=78",), False),
+        (("--steps_per_epoch=78",), 78, ("--steps_per_epoch=78",), True),
+        (("--steps_per_epoch=78",), 77, ("--steps_per_epoch=77",), False),
+        # Whole executions only.
+        (("--steps_per_epoch=78", "--steps_per_execution=5"), 75, (), True),
+        (("--steps_per_epoch=78", "--steps_per_execution=5"), 78, (), False),
+        # A command line that cannot be read says nothing.
+        ((), 78, ("--flagfile=gone",), False),
+    ],
+)
+def test_steps_an_epoch(here, there, asked_there, is_same, make, finish):
+    (cell,) = make(*here, **ONE)
+    finish(cell, command_line=("train", *asked_there), steps_per_epoch=there)
+    assert cell.is_finished() is is_same
+    assert list(cell.conflict()) == ([] if is_same else ["steps_per_epoch"])
+
+
+def test_finished_runs_of_another_config_are_refused_unless_overwritten(make, finish):
+    cells = make(**TWO, loops=("fit", "custom"))
+    finish(cells[0])
+    cells_lib.check_on_disk(cells, overwrite=False)
+    finish(cells[1], epochs=9, steps_per_epoch=4, command_line=("t", "--steps_per_epoch=4"))
+    with pytest.raises(InputError) as raised:
+        cells_lib.check_on_disk(cells, overwrite=False)
+    assert str(raised.value) == (
+        f"Finished with another configuration: {cells[1].directory.path} (epochs 9 there and 5 "
+        "here, steps_per_epoch 4 there and left open here). Finished runs are kept. Give another "
+        "LOGDIR, or add '-- --overwrite' to replace these."
+    )
+    cells_lib.check_on_disk(cells, overwrite=True)
+
+
+def test_many_conflicts_are_counted(make, finish):
+    cells = make(**TWO, loops=("fit", "custom"), seeds=(0, 1))
+    for cell in cells[:5]:
+        finish(cell, epochs=9)
+    with pytest.raises(InputError, match=r"\(epochs 9 there and 5 here\), and 2 more\. Finished"):
+        cells_lib.check_on_disk(cells, overwrite=False)
+
+
+def test_a_logdir_that_is_a_file(make, tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(InputError, match="LOGDIR"):
+        cells_lib.check_on_disk(make(**ONE), overwrite=False)
