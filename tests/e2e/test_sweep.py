@@ -269,41 +269,6 @@ def begin(*arguments):
 TRAIN_FLAGS = ("--steps_per_epoch=4", "--batch_size=50", "--log_every=2", "--nojit_compile")
 
 
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on_where_it_stopped(tmp_path):
-    arguments = (tmp_path, f"--models={TINY}", "--loops=fit,custom", "--seeds=0,1")
-    arguments += ("--", "--epochs=40", *TRAIN_FLAGS)
-    name = re.compile(r"\[\d/8\] (\S+) \(")
-    process, begun = begin(*arguments), []
-    try:
-        for line in process.stdout:
-            begun += name.findall(line)
-            if len(begun) == 4 and "Epoch 1/40" in line:
-                break
-        process.kill()
-        process.communicate()
-    finally:
-        process.kill()
-    completed, killed = begun[:3], begun[3]
-    assert not (tmp_path / killed / "result.json").exists()
-    before = {run: files(tmp_path / run) for run in completed}
-    begun_before = (tmp_path / killed / "config.json").stat().st_mtime_ns
-
-    process = begin(*arguments)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert "8 cells, 3 of them finished already, 5 to run:" in output
-    again = name.findall(output)
-    assert again[0] == killed
-    assert (tmp_path / killed / "config.json").stat().st_mtime_ns > begun_before
-    note = json.loads((tmp_path / "sweep.json").read_text())
-    assert completed + again == note["cells"]
-    assert {run: files(tmp_path / run) for run in completed} == before
-    for cell in note["cells"]:
-        assert json.loads((tmp_path / cell / "result.json").read_text())["status"] == "completed"
-    assert output.endswith(f"8 of 8 cells completed.\nreport of {tmp_path}\n")
-
-
 def test_ctrl_c_ends_the_training_with_its_rows_written(tmp_path):
     arguments = (tmp_path, "--policies=float32", f"--models={TINY}", "--seeds=0,1")
     process = begin(*arguments, "--", "--epochs=100000", *TRAIN_FLAGS)
