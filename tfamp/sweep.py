@@ -192,7 +192,10 @@ def _say_plan(
     say: Callable[[str], None],
 ) -> None:
     total = len(finished) + len(waiting)
-    say(f"{total} cells, {len(finished)} of them finished already, {len(waiting)} to run:")
+    say(
+        f"{total} {'cell' if total == 1 else 'cells'}, {len(finished)} of them finished already, "
+        f"{len(waiting)} to run:"
+    )
     scales = any(policy in config_lib.FLOAT16_POLICIES for policy in matrix.policies)
     for axis in matrix_lib.AXES.values():
         if axis == "loss_scales" and not scales:

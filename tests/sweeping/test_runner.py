@@ -158,8 +158,10 @@ def test_side_by_side(cells, stand_in):
     # The first can end only once the second is under way.
     command = stand_in(float32="completes_when_told")
 
+    seen = {f"{NAMES[A]}: Epoch 1/9  waiting", f"{NAMES[B]}: Epoch 2/2  1.0 s  loss 1.0"}
+
     def react(line):
-        if line == f"{NAMES[B]}: Epoch 2/2  1.0 s  loss 1.0":
+        if line in seen and seen <= set(lines):
             os.kill(json.loads((cells[0].directory.path / "pid.json").read_text()), signal.SIGTERM)
 
     lines.react = react
@@ -170,7 +172,7 @@ def test_side_by_side(cells, stand_in):
         f"[2/2] {NAMES[B]} (2 to go, no estimate yet)",
     ]
     assert f"{NAMES[A]}: Epoch 1/9  waiting" in lines
-    assert {line.split(" in ")[0] for line in lines[-2:]} <= {
+    assert {line.split(" in ")[0] for line in lines if " in " in line} == {
         f"[1/2] {NAMES[A]}: completed",
         f"[2/2] {NAMES[B]}: completed",
     }
@@ -219,6 +221,26 @@ def test_a_signal_goes_to_all_that_run(cells, stand_in):
     outcome = Runner(jobs=2, command=command, say=Lines(react)).run(cells)
     assert outcome.signum == signal.SIGTERM
     assert all((cell.directory.path / "told.json").exists() for cell in cells[:2])
+    assert not cells[2].directory.path.exists()
+
+
+def test_none_is_started_while_another_still_ends(cells, stand_in):
+    waiting = []
+
+    def react(line):
+        waiting.extend(["one"] if "waiting" in line else [])
+        if len(waiting) == 2 or "stopped" in line:
+            waiting.append("signalled")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command = stand_in(float32="waits", mixed_float16="is_stubborn")
+    lines = Lines(react)
+    outcome = Runner(jobs=2, command=command, say=lines, clock=ticking(5)).run(cells)
+    assert outcome.signum == signal.SIGTERM
+    assert [line.split(": stopped")[0] for line in lines if "stopped" in line] == [
+        f"[1/3] {NAMES[A]}",
+        f"[2/3] {NAMES[B]}",
+    ]
     assert not cells[2].directory.path.exists()
 
 
