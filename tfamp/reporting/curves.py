@@ -105,10 +105,38 @@ def _at_rows(variant: Variant, name: str, kind: str, factor: float = 1.0) -> _Cu
     return _Curve(np.array(steps), values)
 
 
-def first_non_finite(run: Run, name: str) -> tuple[int, float, int] | None:
-    """The first step whose figure is NaN or infinite, the figure, and how many there are."""
-    broken = [(row["step"], row[name]) for row in run.rows if not math.isfinite(row.get(name, 0))]
-    return (*min(broken, key=lambda found: found[0]), len(broken)) if broken else None
+@dataclasses.dataclass(frozen=True)
+class _Break:
+    """Where a run's loss stops being a number.
+
+    Attributes:
+        seed: The run's seed.
+        step: The first step whose loss is NaN or infinite.
+        word: `NaN` or `infinite`.
+        count: How many of its losses, of steps and of epochs, are so.
+    """
+
+    seed: int
+    step: int
+    word: str
+    count: int
+
+
+def breaks(variant: Variant) -> list[_Break]:
+    """The seeds whose training or validation loss is not finite somewhere."""
+    found = []
+    for run in variant.runs:
+        broken = [
+            (row["step"], row[name])
+            for row in run.rows
+            for name in (records.TRAIN_LOSS, records.VALIDATION_LOSS)
+            if not math.isfinite(row.get(name, 0.0))
+        ]
+        if broken:
+            step, loss = min(broken, key=lambda entry: entry[0])
+            word = "NaN" if math.isnan(loss) else "infinite"
+            found.append(_Break(run.seed, step, word, len(broken)))
+    return found
 
 
 def curves(group: Group) -> list[tuple[Figure, Picture]]:
@@ -121,9 +149,12 @@ def curves(group: Group) -> list[tuple[Figure, Picture]]:
 
 def _curves(group: Group, over_time: bool) -> tuple[Figure, Picture]:
     labels = [plot_style.shown(variant.label) for variant in group.variants]
+    labels += ["thin: training", "thick: validation"]
     drawn = plot_style.figure(7.0 + plot_style.legend_inches(labels))
     loss_axes, accuracy_axes = drawn.subplots(2, 1, sharex=True)
-    handles, broken, untimed, bins = [], [], [], 1
+    handles, untimed, bins = [], [], 1
+    broken: list[str] = []
+    marked: list[tuple[Style, np.ndarray, Sequence[_Break]]] = []
     loss_values: list[np.ndarray] = []
     for index, variant in enumerate(group.variants):
         style = plot_style.style_of(index)
@@ -137,11 +168,16 @@ def _curves(group: Group, over_time: bool) -> tuple[Figure, Picture]:
         train = _at_rows(variant, records.TRAIN_ACCURACY, "step", 100.0)
         validation = _at_rows(variant, records.VALIDATION_ACCURACY, "epoch", 100.0)
         _draw_training(loss_axes, loss, place, style)
-        _draw_validation(loss_axes, validation_loss, place, style)
+        # Of variants on the same points, the earlier show around the later.
+        size = 11.0 - 5.0 * index / max(3, len(group.variants) - 1)
+        _draw_validation(loss_axes, validation_loss, place, style, size)
         _draw_training(accuracy_axes, train, place, style)
-        _draw_validation(accuracy_axes, validation, place, style)
+        _draw_validation(accuracy_axes, validation, place, style, size)
         loss_values += [c.values for c in (loss, validation_loss) if c is not None]
-        broken += _mark_broken(loss_axes, variant, place, style, len(broken))
+        found = breaks(variant)
+        if found:
+            marked.append((style, place(np.array([entry.step for entry in found])), found))
+            broken.append(_told(variant, found))
     is_logarithmic = _set_loss_scale(loss_axes, loss_values)
     loss_axes.set_ylabel("Loss" + (" (log axis)" if is_logarithmic else ""))
     accuracy_axes.set_ylabel("Accuracy (%)")
@@ -152,7 +188,8 @@ def _curves(group: Group, over_time: bool) -> tuple[Figure, Picture]:
     accuracy_axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlim(left=0)
-    plot_style.legend(drawn, handles, labels)
+    _mark_breaks(loss_axes, marked)
+    plot_style.legend(drawn, [*handles, *_kinds()], labels)
     return drawn, _curves_picture(group, over_time, bins, broken, untimed)
 
 
@@ -182,6 +219,15 @@ def _handle(style: Style) -> Line2D:
     )
 
 
+def _kinds() -> list[Line2D]:
+    """Legend entries for the two thicknesses of line."""
+    grey = plot_style.GREY
+    return [
+        Line2D([], [], color=grey, linewidth=1.3),
+        Line2D([], [], color=grey, linewidth=2.6, marker="o", markersize=8),
+    ]
+
+
 def _draw_training(axes: Axes, curve: _Curve | None, place: _Place, style: Style) -> None:
     if curve is None:
         return
@@ -201,7 +247,9 @@ def _range(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _draw_validation(axes: Axes, curve: _Curve | None, place: _Place, style: Style) -> None:
+def _draw_validation(
+    axes: Axes, curve: _Curve | None, place: _Place, style: Style, size: float
+) -> None:
     if curve is None:
         return
     x = place(curve.steps)
@@ -213,9 +261,9 @@ def _draw_validation(axes: Axes, curve: _Curve | None, place: _Place, style: Sty
         curve.mean,
         color=style.colour,
         linestyle=style.line,
-        linewidth=2.2,
+        linewidth=2.6,
         marker=style.marker,
-        markersize=7,
+        markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.7,
         markevery=shown,
@@ -225,46 +273,52 @@ def _draw_validation(axes: Axes, curve: _Curve | None, place: _Place, style: Sty
         axes.vlines(x[shown], low[shown], high[shown], color=style.colour, linewidth=1.2)
 
 
-def _mark_broken(
-    axes: Axes, variant: Variant, place: _Place, style: Style, already: int
-) -> list[str]:
-    """Marks the first non-finite loss of each seed, with words at the earliest."""
-    found = [(run.seed, first_non_finite(run, records.TRAIN_LOSS)) for run in variant.runs]
-    broken = [(seed, first) for seed, first in found if first is not None]
-    if not broken:
-        return []
-    height = 0.95 - 0.09 * already
+def _mark_breaks(axes: Axes, marked: Sequence[tuple[Style, np.ndarray, Sequence[_Break]]]) -> None:
+    """Marks where losses break, a row of the panel's top for each variant, with words."""
+    if not marked:
+        return
     frame = axes.get_xaxis_transform()
-    where = place(np.array([step for _, (step, _, _) in broken]))
-    axes.plot(
-        where,
-        [height] * len(where),
-        transform=frame,
-        linestyle="none",
-        marker="X",
-        markersize=9,
-        color=style.colour,
-        markeredgecolor="white",
-        clip_on=False,
-        zorder=5,
-    )
-    _, (step, value, _) = min(broken, key=lambda entry: entry[1][0])
-    word = "NaN" if math.isnan(value) else "infinite"
-    axes.annotate(
-        f"{word} from step {step}" + (f" ({len(broken)} seeds)" if len(broken) > 1 else ""),
-        (float(where.min()), height),
-        xycoords=frame,
-        xytext=(9, 0),
-        textcoords="offset points",
-        va="center",
-        color=style.colour,
-        fontsize=11,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
-    )
+    right = axes.get_xlim()[1]
+    # Room above the curves.
+    to_axis, from_axis = axes.transScale, axes.transScale.inverted()
+    low, high = (to_axis.transform((1.0, end))[1] for end in axes.get_ylim())
+    axes.set_ylim(top=from_axis.transform((1.0, high + (high - low) * 0.11 * len(marked)))[1])
+    share = 0.11 / (1 + 0.11 * len(marked))
+    for row, (style, where, found) in enumerate(marked):
+        height = 1 - share * (row + 0.5)
+        axes.plot(
+            where,
+            [height] * len(where),
+            transform=frame,
+            linestyle="none",
+            marker="X",
+            markersize=9,
+            color=style.colour,
+            markeredgecolor="white",
+            clip_on=False,
+            zorder=5,
+        )
+        first = min(found, key=lambda entry: entry.step)
+        several = f" ({len(found)} seeds)" if len(found) > 1 else ""
+        is_late = where.min() > right - where.max()
+        axes.annotate(
+            f"{first.word} from step {first.step}{several}",
+            (float(where.min() if is_late else where.max()), height),
+            xycoords=frame,
+            xytext=(-9 if is_late else 9, 0),
+            textcoords="offset points",
+            va="center",
+            ha="right" if is_late else "left",
+            color=style.colour,
+            fontsize=11,
+        )
+
+
+def _told(variant: Variant, found: Sequence[_Break]) -> str:
     seeds = ", ".join(
-        f"seed {seed} from step {step} ({count} values)" for seed, (step, _, count) in broken
+        f"seed {entry.seed} from step {entry.step} ({entry.count} values)" for entry in found
     )
-    return [f"{variant.label}: the training loss is not finite in {seeds}."]
+    return f"{variant.label}: the loss is not finite in {seeds}."
 
 
 def _set_loss_scale(axes: Axes, values: Sequence[np.ndarray]) -> bool:
@@ -294,14 +348,15 @@ def _curves_picture(
         else ""
     )
     smoothed = f"means of {bins} steps" if bins > 1 else "of every step"
-    caption = (
-        f"Thin lines: training loss ({smoothed}) and training accuracy. Thick lines with points: "
-        f"validation, after each epoch. {many}"
-    )
     if over_time:
-        caption += (
-            "Time is that of training steps, from their measured windows: tracing, compiling and "
-            "validation are not in it. "
+        caption = (
+            "The same lines against the time in training steps, from their measured windows: "
+            "tracing, compiling and validation are not in it. "
+        )
+    else:
+        caption = (
+            f"Thin lines: training loss ({smoothed}) and training accuracy. Thick lines with "
+            f"points: validation, after each epoch. {many}"
         )
     if untimed:
         caption += f"Without measured times, so not drawn: {', '.join(untimed)}. "

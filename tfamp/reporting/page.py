@@ -134,8 +134,13 @@ def render(
         groups=groups,
         verdicts=tables.verdicts(content),
         warnings_above=content["warnings"][:_WARNINGS_ABOVE],
-        unpaired=tables.entries(content["unpaired"], "Runs that are not compared."),
-        passed_over=tables.entries(content["passed_over"], "Folders that are not used."),
+        unpaired=tables.entries(
+            content["unpaired"],
+            "Completed runs that have no partner, and what the nearest one differs in.",
+        ),
+        passed_over=tables.entries(
+            content["passed_over"], "Folders that hold no run to use, and why."
+        ),
         versions=tables.versions(content["provenance"]),
         listed=cells.listed,
         markdown_table=markdown_table,
@@ -172,10 +177,13 @@ def _guarded(start: re.Match[str]) -> str:
 
 def markdown_table(table: Table) -> markupsafe.Markup:
     """A table in GitHub's Markdown."""
-    sides = ["---:" if cell.is_number else "---" for cell in table.rows[0][1]]
+    sides = ["---:" if is_number else "---" for is_number in table.sides]
     lines = ["| " + " | ".join(map(markdown, table.header)) + " |"]
     lines.append("| " + " | ".join(["---", *sides]) + " |")
     for name, row in table.rows:
+        if not row:
+            lines.append(f"| **{markdown(name)}** |" + " |" * len(sides))
+            continue
         parts = [name]
         for cell in row:
             small = f" ({cell.small})" if cell.small else ""

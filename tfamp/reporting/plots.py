@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -146,7 +147,7 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
             alt.append(f"{variant.label} was not measured.")
             continue
         mean = estimate.value / _MEBIBYTE / size
-        told = f"{mean:,.4g} {unit}"
+        told = f"{mean:,.{1 if unit == 'MiB' else 2}f} {unit}"
         _label(axes, row, plot_style.shown(variant.label, 36), told)
         axes.barh(row, mean, height=0.36, color=style.colour + "66", edgecolor=style.colour)
         if estimate.low is not None and estimate.high is not None:
@@ -160,16 +161,16 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
                 linewidth=1.5,
             )
         # Spread over the bar's height, so that equal seeds can be counted.
-        spread = np.linspace(-0.1, 0.1, len(found)) if len(found) > 1 else np.zeros(1)
+        spread = np.linspace(-0.13, 0.13, len(found)) if len(found) > 1 else np.zeros(1)
         axes.plot(
             np.array(found) / size,
             row + spread,
             linestyle="none",
             marker=style.marker,
-            markersize=6,
+            markersize=max(3.5, min(7.0, 20 / len(found))),
             color=style.colour,
             markeredgecolor="white",
-            markeredgewidth=0.7,
+            markeredgewidth=0.5 if len(found) < 5 else 0,
             zorder=4,
         )
         alt.append(f"{variant.label}: {told} over {len(found)} seeds.")
@@ -189,14 +190,14 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
     )
 
 
-def _label(axes, row: int, label: str, told: str) -> None:
+def _label(axes: Axes, row: int, label: str, told: str) -> None:
     """Writes a variant's name above its row, where it needs no room beside the axis."""
     frame = axes.get_yaxis_transform()
     axes.text(0.01, row + 0.29, label, transform=frame, fontsize=11.5, va="bottom", weight="bold")
     axes.text(0.99, row + 0.29, told, transform=frame, fontsize=11.5, va="bottom", ha="right")
 
 
-def _finish_rows(axes, rows: int) -> None:
+def _finish_rows(axes: Axes, rows: int) -> None:
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)

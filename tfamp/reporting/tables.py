@@ -50,12 +50,19 @@ class Table:
     Attributes:
         caption: What it shows, a sentence.
         header: The first row.
-        rows: A header text and cells, as many as the header has after its first.
+        rows: A header text and cells, as many as the header has after its first; none in a row
+            that is the title of those below it.
     """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    @property
+    def sides(self) -> list[bool]:
+        """Whether each column after the first holds numbers."""
+        full = next((row for _, row in self.rows if row), ())
+        return [cell.is_number for cell in full]
 
 
 def words(text: str) -> Cell:
@@ -65,32 +72,30 @@ def words(text: str) -> Cell:
 
 def verdicts(document: Json) -> Table | None:
     """Speed, memory and accuracy of every comparison; None where there is none."""
-    several = len(document["groups"]) > 1
-    rows = []
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
     for group in document["groups"]:
-        for variant in group["variants"]:
+        compared = [v for v in group["variants"] if v["comparison"] is not None]
+        if compared and len(document["groups"]) > 1:
+            rows.append((f"{group['title']}, on {group['device']}", ()))
+        for variant in compared:
             comparison = variant["comparison"]
-            if comparison is None:
-                continue
             rows.append(
                 (
                     variant["label"],
                     (
-                        *([words(group["title"])] if several else []),
                         _judged(comparison["step_speedup"], cells.ratio, "×"),  # noqa: RUF001
                         _judged(comparison["memory_ratio"], cells.ratio, "×"),  # noqa: RUF001
                         _judged(comparison["accuracy_difference"], cells.points, " points"),
-                        Cell(str(len(comparison["seeds"]))),
+                        Cell(cells.seeds(comparison["seeds"])),
                     ),
                 )
             )
     if not rows:
         return None
-    header = ("Variant", *(["Runs"] if several else []), "Speed", "Memory", "Accuracy", "Seeds")
     return Table(
         "Each variant against its baseline: step speed and peak memory as multiples of the "
-        "baseline's, validation accuracy as a difference, with 95% intervals.",
-        header,
+        "baseline's, validation accuracy as a difference, with 95% intervals beneath.",
+        ("Variant", "Speed", "Memory", "Accuracy", "Seeds"),
         tuple(rows),
     )
 
@@ -114,10 +119,10 @@ def figures(group: Json) -> Table:
 
     def against(name: str, form: cells.Format, unit: str) -> list[Cell]:
         return [
-            words("baseline")
+            Cell("baseline")
             if variant["is_baseline"]
             else (
-                words(cells.DASH)
+                Cell(cells.DASH)
                 if variant["comparison"] is None
                 else _judged(variant["comparison"][name], form, unit)
             )
@@ -128,15 +133,17 @@ def figures(group: Json) -> Table:
         dataclasses.replace(cell, small=f"{cell.small} includes compiling".strip())
         if variant["epoch_time_includes_compile"] and cell.text != cells.DASH
         else cell
-        for variant, cell in zip(variants, measured("epoch_time_sec", cells.rounded, " s"))
+        for variant, cell in zip(
+            variants, measured("epoch_time_sec", cells.rounded, " s"), strict=True
+        )
     ]
     device = f"on {group['device']}"
     rows: list[tuple[str, Sequence[Cell]]] = [
-        ("Policy", [words(v["precision"]["policy"]) for v in variants]),
-        ("TF32", [words("on" if v["precision"]["tf32"] else "off") for v in variants]),
-        ("Loop", [words(str(settings.get("loop"))) for _ in variants]),
-        ("XLA", [words(xla) for _ in variants]),
-        ("Seeds", [words(cells.listed(v["seeds"])) for v in variants]),
+        ("Policy", [Cell(v["precision"]["policy"]) for v in variants]),
+        ("TF32", [Cell("on" if v["precision"]["tf32"] else "off") for v in variants]),
+        ("Loop", [Cell(str(settings.get("loop"))) for _ in variants]),
+        ("XLA", [Cell(xla) for _ in variants]),
+        ("Seeds", [Cell(cells.seeds(v["seeds"])) for v in variants]),
         ("Time per epoch", epoch),
         ("Time per step, median", measured("step_time_ms", cells.rounded, " ms")),
         ("Time per step, 95th percentile", measured("step_time_p95_ms", cells.rounded, " ms")),
@@ -166,9 +173,18 @@ def _skipped(skipped: Json | None) -> Cell:
     if skipped is None:
         return Cell(cells.DASH)
     total, of = (cells.text(skipped[name], cells.count) for name in ("total", "of"))
-    per_run = ", ".join(cells.text(entry, cells.count) for entry in skipped["per_run"])
-    runs = "run" if len(skipped["per_run"]) == 1 else "runs"
-    return Cell(f"{total} of {of}", small=f"{per_run} in the {runs}")
+    return Cell(f"{total} of {of}", small=_per_run(skipped["per_run"]))
+
+
+def _per_run(counts: Sequence[Any]) -> str:
+    shown = [cells.text(entry, cells.count) for entry in counts]
+    if len(shown) == 1:
+        return ""
+    if len(set(shown)) == 1:
+        return f"{shown[0]} in each run"
+    if len(shown) <= 5:
+        return f"{', '.join(shown)} in the runs"
+    return f"{min(counts)} to {max(counts)} in a run"
 
 
 def _final_scale(final: Json | None) -> Cell:
@@ -298,7 +314,7 @@ def _stories(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json]
 
 
 def _seeds(runs: Sequence[Json]) -> str:
-    return cells.listed(run["seed"] for run in runs)
+    return cells.seeds([run["seed"] for run in runs])
 
 
 def gradient_sentences(group: Json) -> list[str]:
