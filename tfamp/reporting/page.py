@@ -117,7 +117,7 @@ def render(
             "title": group["title"],
             "device": group["device"],
             "baseline": group["baseline"],
-            "verdicts": [v["verdict"] for v in group["variants"] if v["verdict"]],
+            "verdicts": [(v["label"], v["verdict"]) for v in group["variants"] if v["verdict"]],
             "figures": tables.figures(group),
             "includes_compile": any(
                 variant["epoch_time_includes_compile"] for variant in group["variants"]
@@ -166,13 +166,9 @@ def markdown(value: Any) -> str:
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Within a word an underscore is one; elsewhere it would begin emphasis.
     escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
-    # What would begin a list or a heading at the start of a line.
-    return re.sub(r"^(\s*)([-+=]|\d+(?=[.)]))", _guarded, escaped)
-
-
-def _guarded(start: re.Match[str]) -> str:
-    space, begin = start.groups()
-    return f"{space}\\{begin}" if not begin.isdigit() else f"{space}{begin}&#8203;"
+    # At the start of a line these would begin a list or a rule.
+    escaped = re.sub(r"^(\s*)([-+=])(?![A-Za-z0-9.])", r"\1\\\2", escaped)
+    return re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
 
 
 def markdown_table(table: Table) -> markupsafe.Markup:
