@@ -15,7 +15,7 @@ from made_runs import rewrite, write_run, write_sweep
 from matplotlib.image import imread
 
 from tfamp import report
-from tfamp.reporting import cells, comparison, document, page, plots, runs, tables
+from tfamp.reporting import cells, comparison, document, page, plots, runs, scale_tables
 
 HOSTILE = "<img src=x onerror=alert(1)>|a|`$b$` [c](http://evil.example) *d*"
 
@@ -145,7 +145,7 @@ def test_a_newcomer_is_told_what_the_words_mean(sweep):
 
 def test_the_scale_story_joins_seeds_that_agree(sweep):
     _, content, html, _ = sweep
-    table = tables.scales(content["groups"][0])
+    table = scale_tables.scales(content["groups"][0])
     (row,) = [row for name, row in table.rows if name == "mixed_float16"]
     assert [cell.text for cell in row] == [
         "0, 1, 2",

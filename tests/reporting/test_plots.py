@@ -11,7 +11,7 @@ import pytest
 from made_runs import LOG_EVERY, STEPS_PER_EPOCH, rewrite, write_run
 from matplotlib.image import imread
 
-from tfamp.reporting import comparison, curves, plot_style, plots, runs, scale_plot
+from tfamp.reporting import comparison, curves, plot_style, plots, runs, scale_plot, series
 from tfamp.run import records
 
 
@@ -96,7 +96,7 @@ def test_curves_are_means_with_validation_at_epochs(three_seeds):
 
 def test_the_clock_leaves_compiling_out(three_seeds):
     (run, *_) = three_seeds.baseline.runs
-    steps, seconds = curves.training_clock(run)
+    steps, seconds = series.training_clock(run)
     assert steps.tolist() == [0, *range(LOG_EVERY, 61, LOG_EVERY)]
     # Windows of 100, 110 and 90 ms in turns; epoch 0 has 20 s of compiling more in its row.
     assert seconds[[0, 1, 2, 3]] == pytest.approx([0.0, 0.5, 1.05, 1.5])
@@ -106,9 +106,16 @@ def test_the_clock_leaves_compiling_out(three_seeds):
 def test_an_epoch_without_windows_takes_its_own_time(tmp_path):
     without(write_run(tmp_path, policy="float32", step_ms=100.0), records.STEP_TIME)
     (run,) = runs.find(tmp_path, tmp_path / "report")[0]
-    steps, seconds = curves.training_clock(run)
-    # Nothing says how long the first epoch took without compiling.
-    assert steps.tolist() == [0, 40, 60] and seconds[-1] - seconds[-2] == pytest.approx(2.0)
+    steps, seconds = series.training_clock(run)
+    # 2 s each; the first epoch, whose own 22 s have compiling in them, as the others.
+    assert steps.tolist() == [0, 20, 40, 60]
+    assert seconds == pytest.approx([0.0, 2.0, 4.0, 6.0])
+
+
+def test_one_epoch_without_windows_has_no_clock(tmp_path):
+    without(write_run(tmp_path, policy="float32", epochs=1), records.STEP_TIME)
+    (run,) = runs.find(tmp_path, tmp_path / "report")[0]
+    assert series.training_clock(run) is None
 
 
 def test_long_losses_are_averaged_and_say_so(tmp_path):
@@ -218,6 +225,14 @@ def test_step_times_say_how_many_windows(three_seeds):
     told = [text.get_text() for text in figure.axes[0].texts]
     assert told.count(f"{windows} windows, 3 seeds") == 2
     assert "float32: median 100 ms" in picture.alt
+
+
+def test_few_windows_are_points_and_no_box(tmp_path):
+    write_run(tmp_path, policy="float32", epochs=1)
+    figure, _ = plots.step_times(group_of(tmp_path))
+    (axes,) = figure.axes
+    assert len(axes.patches) == 0
+    assert axes.lines[0].get_xdata() == pytest.approx([100.0, 110.0, 90.0, 100.0])
 
 
 def test_memory_has_an_interval_and_a_point_for_each_seed(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from tfamp.reporting import cells, document, plots, tables
+from tfamp.reporting import cells, document, plots, scale_tables, tables
 from tfamp.reporting.comparison import Comparisons
 from tfamp.reporting.plots import Picture
 from tfamp.reporting.tables import Table
@@ -123,9 +123,9 @@ def render(
                 variant["epoch_time_includes_compile"] for variant in group["variants"]
             ),
             "pictures": pictures.get(group["id"], ()),
-            "scales": tables.scales(group),
-            "gradients": tables.gradients(group),
-            "gradient_sentences": tables.gradient_sentences(group),
+            "scales": scale_tables.scales(group),
+            "gradients": scale_tables.gradients(group),
+            "gradient_sentences": scale_tables.gradient_sentences(group),
         }
         for group in content["groups"]
     ]

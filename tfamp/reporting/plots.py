@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group
 from tfamp.reporting.curves import curves
-from tfamp.reporting.plot_style import Picture
+from tfamp.reporting.plot_style import Picture, Style
 from tfamp.reporting.scale_plot import loss_scale
 from tfamp.run import records
 
@@ -29,6 +30,8 @@ FILES = (
 )
 # Step times whose extremes are this far apart are drawn on a logarithmic axis.
 _WIDE = 10.0
+# Quartiles of fewer windows than this say less than the windows themselves.
+_FEWEST_FOR_A_BOX = 10
 _MEBIBYTE = 2**20
 
 
@@ -51,7 +54,7 @@ def draw(group: Group, folder: Path) -> list[Picture]:
 
 
 def step_times(group: Group) -> tuple[Figure, Picture] | None:
-    """A box for each variant over the windows of all its seeds."""
+    """Boxes, or points where they are few, of each variant over the windows of all its seeds."""
     windows = [
         [ms for run in variant.runs for _, ms in run.series(records.STEP_TIME) if _is_positive(ms)]
         for variant in group.variants
@@ -70,29 +73,7 @@ def step_times(group: Group) -> tuple[Figure, Picture] | None:
         if not times:
             alt.append(f"{variant.label} was not measured.")
             continue
-        axes.boxplot(
-            [times],
-            positions=[row],
-            orientation="horizontal",
-            widths=0.36,
-            whis=(5, 95),
-            manage_ticks=False,
-            patch_artist=True,
-            boxprops={
-                "facecolor": style.colour + "40",
-                "edgecolor": style.colour,
-                "linewidth": 1.5,
-            },
-            medianprops={"color": style.colour, "linewidth": 3},
-            whiskerprops={"color": style.colour, "linewidth": 1.5, "linestyle": style.line},
-            capprops={"color": style.colour, "linewidth": 1.5},
-            flierprops={
-                "marker": style.marker,
-                "markersize": 4,
-                "markerfacecolor": "none",
-                "markeredgecolor": style.colour,
-            },
-        )
+        _draw_times(axes, row, times, style)
         low, median, high = np.percentile(times, (5, 50, 95))
         alt.append(
             f"{variant.label}: median {median:.4g} ms, 5% to 95% of {told} at {low:.4g} to "
@@ -113,8 +94,46 @@ def step_times(group: Group) -> tuple[Figure, Picture] | None:
         caption=(
             "A window is the mean step time between two marks of the telemetry, without "
             "compiling; all seeds are pooled. Line in the box: median; box: the middle half; "
-            "whiskers: 5% to 95%; points: windows beyond."
+            "whiskers: 5% to 95%; points: windows beyond. Fewer than "
+            f"{_FEWEST_FOR_A_BOX} windows are drawn as points, with a line at their median."
         ),
+    )
+
+
+def _draw_times(axes: Axes, row: int, times: Sequence[float], style: Style) -> None:
+    colour = style.colour
+    if len(times) < _FEWEST_FOR_A_BOX:
+        axes.plot(
+            times,
+            [row] * len(times),
+            linestyle="none",
+            marker=style.marker,
+            markersize=8,
+            color=colour,
+            alpha=0.6,
+        )
+        median = float(np.median(times))
+        axes.vlines(median, row - 0.18, row + 0.18, color=colour, linewidth=3)
+        return
+    line = {"color": colour, "linewidth": 1.5}
+    axes.boxplot(
+        [times],
+        positions=[row],
+        orientation="horizontal",
+        widths=0.36,
+        whis=(5, 95),
+        manage_ticks=False,
+        patch_artist=True,
+        boxprops={"facecolor": (colour, 0.25), "edgecolor": colour, "linewidth": 1.5},
+        medianprops={"color": colour, "linewidth": 3},
+        whiskerprops=line | {"linestyle": style.line},
+        capprops=line,
+        flierprops={
+            "marker": style.marker,
+            "markersize": 4,
+            "markerfacecolor": "none",
+            "markeredgecolor": colour,
+        },
     )
 
 
