@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfamp.run import records
@@ -12,7 +12,8 @@ from tfamp.run import records
 DASH = "–"  # noqa: RUF001
 _MEBIBYTE = 2**20
 
-Format = Callable[[float], str]
+# Formats a figure with the places that suit a second one: the mean, for its interval's ends.
+Format = Callable[[float, float], str]
 
 
 def number(value: Any) -> float | None:
@@ -23,61 +24,68 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
-def text(value: Any, form: Format) -> str:
-    """One value: formatted, or a dash, or the word for what is not finite."""
+def text(value: Any, form: Format, beside: Any = None) -> str:
+    """One value: formatted, or a dash, or the word for what is not finite.
+
+    Args:
+        value: From the document.
+        form: How to round it.
+        beside: The figure whose places it takes; its own unless given.
+    """
     found = number(value)
     if found is None:
         return DASH
     if not math.isfinite(found):
         return "NaN" if math.isnan(found) else ("infinite" if found > 0 else "-infinite")
-    return form(found)
+    reference = number(beside)
+    return form(found, found if reference is None else reference)
 
 
-def rounded(value: float) -> str:
+def rounded(value: float, beside: float) -> str:
     """Three figures or more: what a reader can use of a time or a rate."""
+    return f"{value:,.{_places(beside)}f}"
+
+
+def _places(value: float) -> int:
     size = abs(value)
-    if size >= 1000:
-        return f"{value:,.0f}"
-    if size >= 100:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if size >= 1 else f"{value:.3g}"
+    if size >= 100 or size == 0:
+        return 0 if size >= 1000 or size == 0 else 1
+    return 2 if size >= 1 else min(12, 2 - math.floor(math.log10(size)))
 
 
-def mebibytes(value: float) -> str:
+def mebibytes(value: float, beside: float) -> str:
     """Bytes as MiB."""
-    size = value / _MEBIBYTE
-    return f"{size:,.0f}" if size >= 100 else f"{size:.1f}"
+    return f"{value / _MEBIBYTE:,.{1 if abs(beside) < 1000 * _MEBIBYTE else 0}f}"
 
 
-def percent(value: float) -> str:
+def percent(value: float, beside: float) -> str:
     """A share from 0 to 1 as percent, with more places where it is tiny."""
-    size = abs(100 * value)
-    if 0 < size < 0.01:
+    if 0 < abs(100 * beside) < 0.01:
         return f"{100 * value:.2g}"
     return f"{100 * value:.2f}"
 
 
-def points(value: float) -> str:
+def points(value: float, beside: float) -> str:
     """A difference of shares as signed percentage points."""
     return f"{100 * value:+.2f}"
 
 
-def ratio(value: float) -> str:
-    """A ratio to two places, with more figures where it is far below one."""
-    return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.3g}"
+def ratio(value: float, beside: float) -> str:
+    """A ratio to two places, with more where it is far below one."""
+    return f"{value:.2f}" if abs(beside) >= 0.1 else f"{value:.3g}"
 
 
-def loss(value: float) -> str:
+def loss(value: float, beside: float) -> str:
     """A loss to four figures."""
     return f"{value:.4g}"
 
 
-def count(value: float) -> str:
+def count(value: float, beside: float) -> str:
     """A whole number."""
     return f"{value:,.0f}"
 
 
-def scale(value: float) -> str:
+def scale(value: float, beside: float) -> str:
     """A loss scale, as a power of two where it is one."""
     whole = f"{value:.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"
     if value <= 0 or math.frexp(value)[0] != 0.5:
@@ -86,23 +94,19 @@ def scale(value: float) -> str:
     return f"{whole} (2{exponent.translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))})"
 
 
-def interval(estimate: Mapping[str, Any] | None, form: Format) -> str:
-    """`low to high`; empty where there is no interval."""
-    if not estimate or number(estimate.get("low")) is None or number(estimate.get("high")) is None:
-        return ""
-    return f"{text(estimate['low'], form)} to {text(estimate['high'], form)}"
-
-
 def estimate(value: Mapping[str, Any] | None, form: Format, unit: str = "") -> tuple[str, str]:
     """A mean with its unit, and its interval without.
 
     Returns:
-        `("102.0 ms", "97.0 to 107.0")`; a dash and nothing where it was not measured.
+        `("102.0 ms", "97.0 to 107.0")`; a dash and nothing where it was not measured, nothing
+        for the interval where one seed gives none.
     """
-    mean = text(value and value.get("value"), form)
-    if mean in (DASH, "NaN"):
-        return mean, ""
-    return f"{mean}{unit}", interval(value, form)
+    mean = number(value and value.get("value"))
+    shown = text(mean, form)
+    if value is None or mean is None or not math.isfinite(mean):
+        return shown, ""
+    ends = [text(value.get(end), form, mean) for end in ("low", "high")]
+    return f"{shown}{unit}", "" if DASH in ends else " to ".join(ends)
 
 
 def one_line(value: Any) -> str:
@@ -119,3 +123,11 @@ def one_line(value: Any) -> str:
 def listed(values: Any) -> str:
     """Several values in a row, a dash for none."""
     return ", ".join(one_line(value) for value in values or []) or DASH
+
+
+def seeds(values: Sequence[Any]) -> str:
+    """Seeds in a row, `0 to 9` where they are many in a row."""
+    known = [value for value in values if isinstance(value, int)]
+    if len(known) == len(values) > 3 and known == list(range(known[0], known[-1] + 1)):
+        return f"{known[0]} to {known[-1]}"
+    return listed(values)

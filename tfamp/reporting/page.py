@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from tfamp.reporting import cells, document, plots, tables
+from tfamp.reporting import cells, document, plots, scale_tables, tables
 from tfamp.reporting.comparison import Comparisons
 from tfamp.reporting.plots import Picture
 from tfamp.reporting.tables import Table
@@ -117,15 +117,15 @@ def render(
             "title": group["title"],
             "device": group["device"],
             "baseline": group["baseline"],
-            "verdicts": [v["verdict"] for v in group["variants"] if v["verdict"]],
+            "verdicts": [(v["label"], v["verdict"]) for v in group["variants"] if v["verdict"]],
             "figures": tables.figures(group),
             "includes_compile": any(
                 variant["epoch_time_includes_compile"] for variant in group["variants"]
             ),
             "pictures": pictures.get(group["id"], ()),
-            "scales": tables.scales(group),
-            "gradients": tables.gradients(group),
-            "gradient_sentences": tables.gradient_sentences(group),
+            "scales": scale_tables.scales(group),
+            "gradients": scale_tables.gradients(group),
+            "gradient_sentences": scale_tables.gradient_sentences(group),
         }
         for group in content["groups"]
     ]
@@ -134,8 +134,13 @@ def render(
         groups=groups,
         verdicts=tables.verdicts(content),
         warnings_above=content["warnings"][:_WARNINGS_ABOVE],
-        unpaired=tables.entries(content["unpaired"], "Runs that are not compared."),
-        passed_over=tables.entries(content["passed_over"], "Folders that are not used."),
+        unpaired=tables.entries(
+            content["unpaired"],
+            "Completed runs that have no partner, and what the nearest one differs in.",
+        ),
+        passed_over=tables.entries(
+            content["passed_over"], "Folders that hold no run to use, and why."
+        ),
         versions=tables.versions(content["provenance"]),
         listed=cells.listed,
         markdown_table=markdown_table,
@@ -161,21 +166,20 @@ def markdown(value: Any) -> str:
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Within a word an underscore is one; elsewhere it would begin emphasis.
     escaped = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
-    # What would begin a list or a heading at the start of a line.
-    return re.sub(r"^(\s*)([-+=]|\d+(?=[.)]))", _guarded, escaped)
-
-
-def _guarded(start: re.Match[str]) -> str:
-    space, begin = start.groups()
-    return f"{space}\\{begin}" if not begin.isdigit() else f"{space}{begin}&#8203;"
+    # At the start of a line these would begin a list or a rule.
+    escaped = re.sub(r"^(\s*)([-+=])(?![A-Za-z0-9.])", r"\1\\\2", escaped)
+    return re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
 
 
 def markdown_table(table: Table) -> markupsafe.Markup:
     """A table in GitHub's Markdown."""
-    sides = ["---:" if cell.is_number else "---" for cell in table.rows[0][1]]
+    sides = ["---:" if is_number else "---" for is_number in table.sides]
     lines = ["| " + " | ".join(map(markdown, table.header)) + " |"]
     lines.append("| " + " | ".join(["---", *sides]) + " |")
     for name, row in table.rows:
+        if not row:
+            lines.append(f"| **{markdown(name)}** |" + " |" * len(sides))
+            continue
         parts = [name]
         for cell in row:
             small = f" ({cell.small})" if cell.small else ""

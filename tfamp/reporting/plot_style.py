@@ -75,7 +75,7 @@ STYLES = (
     Style("#8d4607", (9, 1.5, 3, 1.5), "<"),
 )
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so pictures look alike everywhere
     "font.size": 12.0,
     "axes.titlesize": 12.0,
@@ -92,6 +92,7 @@ _SETTINGS = {
     # Labels and devices come from disk; a dollar sign in one is no formula.
     "text.parse_math": False,
     "axes.formatter.use_mathtext": False,
+    "axes.formatter.useoffset": False,
     "figure.constrained_layout.use": True,
 }
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group
 from tfamp.reporting.curves import curves
-from tfamp.reporting.plot_style import Picture
+from tfamp.reporting.plot_style import Picture, Style
 from tfamp.reporting.scale_plot import loss_scale
 from tfamp.run import records
 
@@ -28,6 +30,8 @@ FILES = (
 )
 # Step times whose extremes are this far apart are drawn on a logarithmic axis.
 _WIDE = 10.0
+# Quartiles of fewer windows than this say less than the windows themselves.
+_FEWEST_FOR_A_BOX = 10
 _MEBIBYTE = 2**20
 
 
@@ -50,7 +54,7 @@ def draw(group: Group, folder: Path) -> list[Picture]:
 
 
 def step_times(group: Group) -> tuple[Figure, Picture] | None:
-    """A box for each variant over the windows of all its seeds."""
+    """Boxes, or points where they are few, of each variant over the windows of all its seeds."""
     windows = [
         [ms for run in variant.runs for _, ms in run.series(records.STEP_TIME) if _is_positive(ms)]
         for variant in group.variants
@@ -69,29 +73,7 @@ def step_times(group: Group) -> tuple[Figure, Picture] | None:
         if not times:
             alt.append(f"{variant.label} was not measured.")
             continue
-        axes.boxplot(
-            [times],
-            positions=[row],
-            orientation="horizontal",
-            widths=0.36,
-            whis=(5, 95),
-            manage_ticks=False,
-            patch_artist=True,
-            boxprops={
-                "facecolor": style.colour + "40",
-                "edgecolor": style.colour,
-                "linewidth": 1.5,
-            },
-            medianprops={"color": style.colour, "linewidth": 3},
-            whiskerprops={"color": style.colour, "linewidth": 1.5, "linestyle": style.line},
-            capprops={"color": style.colour, "linewidth": 1.5},
-            flierprops={
-                "marker": style.marker,
-                "markersize": 4,
-                "markerfacecolor": "none",
-                "markeredgecolor": style.colour,
-            },
-        )
+        _draw_times(axes, row, times, style)
         low, median, high = np.percentile(times, (5, 50, 95))
         alt.append(
             f"{variant.label}: median {median:.4g} ms, 5% to 95% of {told} at {low:.4g} to "
@@ -112,8 +94,46 @@ def step_times(group: Group) -> tuple[Figure, Picture] | None:
         caption=(
             "A window is the mean step time between two marks of the telemetry, without "
             "compiling; all seeds are pooled. Line in the box: median; box: the middle half; "
-            "whiskers: 5% to 95%; points: windows beyond."
+            "whiskers: 5% to 95%; points: windows beyond. Fewer than "
+            f"{_FEWEST_FOR_A_BOX} windows are drawn as points, with a line at their median."
         ),
+    )
+
+
+def _draw_times(axes: Axes, row: int, times: Sequence[float], style: Style) -> None:
+    colour = style.colour
+    if len(times) < _FEWEST_FOR_A_BOX:
+        axes.plot(
+            times,
+            [row] * len(times),
+            linestyle="none",
+            marker=style.marker,
+            markersize=8,
+            color=colour,
+            alpha=0.6,
+        )
+        median = float(np.median(times))
+        axes.vlines(median, row - 0.18, row + 0.18, color=colour, linewidth=3)
+        return
+    line = {"color": colour, "linewidth": 1.5}
+    axes.boxplot(
+        [times],
+        positions=[row],
+        orientation="horizontal",
+        widths=0.36,
+        whis=(5, 95),
+        manage_ticks=False,
+        patch_artist=True,
+        boxprops={"facecolor": (colour, 0.25), "edgecolor": colour, "linewidth": 1.5},
+        medianprops={"color": colour, "linewidth": 3},
+        whiskerprops=line | {"linestyle": style.line},
+        capprops=line,
+        flierprops={
+            "marker": style.marker,
+            "markersize": 4,
+            "markerfacecolor": "none",
+            "markeredgecolor": colour,
+        },
     )
 
 
@@ -146,7 +166,7 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
             alt.append(f"{variant.label} was not measured.")
             continue
         mean = estimate.value / _MEBIBYTE / size
-        told = f"{mean:,.4g} {unit}"
+        told = f"{mean:,.{1 if unit == 'MiB' else 2}f} {unit}"
         _label(axes, row, plot_style.shown(variant.label, 36), told)
         axes.barh(row, mean, height=0.36, color=style.colour + "66", edgecolor=style.colour)
         if estimate.low is not None and estimate.high is not None:
@@ -160,16 +180,16 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
                 linewidth=1.5,
             )
         # Spread over the bar's height, so that equal seeds can be counted.
-        spread = np.linspace(-0.1, 0.1, len(found)) if len(found) > 1 else np.zeros(1)
+        spread = np.linspace(-0.13, 0.13, len(found)) if len(found) > 1 else np.zeros(1)
         axes.plot(
             np.array(found) / size,
             row + spread,
             linestyle="none",
             marker=style.marker,
-            markersize=6,
+            markersize=max(3.5, min(7.0, 20 / len(found))),
             color=style.colour,
             markeredgecolor="white",
-            markeredgewidth=0.7,
+            markeredgewidth=0.5 if len(found) < 5 else 0,
             zorder=4,
         )
         alt.append(f"{variant.label}: {told} over {len(found)} seeds.")
@@ -189,14 +209,14 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
     )
 
 
-def _label(axes, row: int, label: str, told: str) -> None:
+def _label(axes: Axes, row: int, label: str, told: str) -> None:
     """Writes a variant's name above its row, where it needs no room beside the axis."""
     frame = axes.get_yaxis_transform()
     axes.text(0.01, row + 0.29, label, transform=frame, fontsize=11.5, va="bottom", weight="bold")
     axes.text(0.99, row + 0.29, told, transform=frame, fontsize=11.5, va="bottom", ha="right")
 
 
-def _finish_rows(axes, rows: int) -> None:
+def _finish_rows(axes: Axes, rows: int) -> None:
     axes.set_yticks([])
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)

@@ -6,7 +6,7 @@ import math
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group, Variant
@@ -24,25 +24,27 @@ def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
     ]
     if not scaled:
         return None
-    drawn = plot_style.figure(0.7 + 2.1 * len(scaled))
+    drawn = plot_style.figure(0.7 + 1.9 * len(scaled))
     panels = drawn.subplots(len(scaled), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     alt, lost = [], 0
     for axes, (style, variant) in zip(panels, scaled, strict=True):
         lost += sum(_draw(axes, run, style) for run in variant.runs)
         alt.append(_describe(variant))
         axes.set_title(
-            f"{plot_style.shown(variant.label)}\n{_skips_text(variant)}",
+            f"{plot_style.shown(variant.label, 40)}\n{_skips_text(variant)}",
             loc="left",
             color=style.colour,
         )
     first, last = panels[0], panels[-1]
     first.set_yscale("log", base=2)
-    low, high = first.get_ylim()
+    low, high = (math.log2(end) for end in first.get_ylim())
     # Half a power around, so that a constant scale has an axis too.
-    first.set_ylim(low / 2**0.5, high * 2**0.5)
-    powers = max(1, math.ceil(math.log2(high / low) / 5))
-    first.yaxis.set_major_locator(LogLocator(base=2.0**powers))
-    first.yaxis.set_minor_locator(LogLocator(base=2.0))
+    first.set_ylim(2 ** (low - 0.5), 2 ** (high + 0.5))
+    apart = max(1, math.ceil((high - low) / 5))
+    exponents = range(math.ceil(low - 0.5), math.floor(high + 0.5) + 1)
+    # From the lowest power up, where a scale that has settled mostly lies.
+    first.yaxis.set_major_locator(FixedLocator([2.0**n for n in exponents][::apart]))
+    first.yaxis.set_minor_locator(NullLocator())
     first.yaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.power_of_two(x)))
     last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     last.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfamp.reporting import cells
@@ -50,12 +50,19 @@ class Table:
     Attributes:
         caption: What it shows, a sentence.
         header: The first row.
-        rows: A header text and cells, as many as the header has after its first.
+        rows: A header text and cells, as many as the header has after its first; none in a row
+            that is the title of those below it.
     """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+    @property
+    def sides(self) -> list[bool]:
+        """Whether each column after the first holds numbers."""
+        full = next((row for _, row in self.rows if row), ())
+        return [cell.is_number for cell in full]
 
 
 def words(text: str) -> Cell:
@@ -65,32 +72,30 @@ def words(text: str) -> Cell:
 
 def verdicts(document: Json) -> Table | None:
     """Speed, memory and accuracy of every comparison; None where there is none."""
-    several = len(document["groups"]) > 1
-    rows = []
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
     for group in document["groups"]:
-        for variant in group["variants"]:
+        compared = [v for v in group["variants"] if v["comparison"] is not None]
+        if compared and len(document["groups"]) > 1:
+            rows.append((f"{group['title']}, on {group['device']}", ()))
+        for variant in compared:
             comparison = variant["comparison"]
-            if comparison is None:
-                continue
             rows.append(
                 (
                     variant["label"],
                     (
-                        *([words(group["title"])] if several else []),
                         _judged(comparison["step_speedup"], cells.ratio, "×"),  # noqa: RUF001
                         _judged(comparison["memory_ratio"], cells.ratio, "×"),  # noqa: RUF001
                         _judged(comparison["accuracy_difference"], cells.points, " points"),
-                        Cell(str(len(comparison["seeds"]))),
+                        Cell(cells.seeds(comparison["seeds"])),
                     ),
                 )
             )
     if not rows:
         return None
-    header = ("Variant", *(["Runs"] if several else []), "Speed", "Memory", "Accuracy", "Seeds")
     return Table(
         "Each variant against its baseline: step speed and peak memory as multiples of the "
-        "baseline's, validation accuracy as a difference, with 95% intervals.",
-        header,
+        "baseline's, validation accuracy as a difference, with 95% intervals beneath.",
+        ("Variant", "Speed", "Memory", "Accuracy", "Seeds"),
         tuple(rows),
     )
 
@@ -114,10 +119,10 @@ def figures(group: Json) -> Table:
 
     def against(name: str, form: cells.Format, unit: str) -> list[Cell]:
         return [
-            words("baseline")
+            Cell("baseline")
             if variant["is_baseline"]
             else (
-                words(cells.DASH)
+                Cell(cells.DASH)
                 if variant["comparison"] is None
                 else _judged(variant["comparison"][name], form, unit)
             )
@@ -128,15 +133,17 @@ def figures(group: Json) -> Table:
         dataclasses.replace(cell, small=f"{cell.small} includes compiling".strip())
         if variant["epoch_time_includes_compile"] and cell.text != cells.DASH
         else cell
-        for variant, cell in zip(variants, measured("epoch_time_sec", cells.rounded, " s"))
+        for variant, cell in zip(
+            variants, measured("epoch_time_sec", cells.rounded, " s"), strict=True
+        )
     ]
     device = f"on {group['device']}"
     rows: list[tuple[str, Sequence[Cell]]] = [
-        ("Policy", [words(v["precision"]["policy"]) for v in variants]),
-        ("TF32", [words("on" if v["precision"]["tf32"] else "off") for v in variants]),
-        ("Loop", [words(str(settings.get("loop"))) for _ in variants]),
-        ("XLA", [words(xla) for _ in variants]),
-        ("Seeds", [words(cells.listed(v["seeds"])) for v in variants]),
+        ("Policy", [Cell(v["precision"]["policy"]) for v in variants]),
+        ("TF32", [Cell("on" if v["precision"]["tf32"] else "off") for v in variants]),
+        ("Loop", [Cell(str(settings.get("loop"))) for _ in variants]),
+        ("XLA", [Cell(xla) for _ in variants]),
+        ("Seeds", [Cell(cells.seeds(v["seeds"])) for v in variants]),
         ("Time per epoch", epoch),
         ("Time per step, median", measured("step_time_ms", cells.rounded, " ms")),
         ("Time per step, 95th percentile", measured("step_time_p95_ms", cells.rounded, " ms")),
@@ -166,9 +173,18 @@ def _skipped(skipped: Json | None) -> Cell:
     if skipped is None:
         return Cell(cells.DASH)
     total, of = (cells.text(skipped[name], cells.count) for name in ("total", "of"))
-    per_run = ", ".join(cells.text(entry, cells.count) for entry in skipped["per_run"])
-    runs = "run" if len(skipped["per_run"]) == 1 else "runs"
-    return Cell(f"{total} of {of}", small=f"{per_run} in the {runs}")
+    return Cell(f"{total} of {of}", small=_per_run(skipped["per_run"]))
+
+
+def _per_run(counts: Sequence[Any]) -> str:
+    shown = [cells.text(entry, cells.count) for entry in counts]
+    if len(shown) == 1:
+        return ""
+    if len(set(shown)) == 1:
+        return f"{shown[0]} in each run"
+    if len(shown) <= 5:
+        return f"{', '.join(shown)} in the runs"
+    return f"{min(counts)} to {max(counts)} in a run"
 
 
 def _final_scale(final: Json | None) -> Cell:
@@ -176,168 +192,6 @@ def _final_scale(final: Json | None) -> Cell:
         return Cell(cells.DASH)
     low, high = (cells.text(final[end], cells.scale) for end in ("min", "max"))
     return Cell(low if low == high else f"{low} to {high}")
-
-
-def scales(group: Json) -> Table | None:
-    """What the loss scale did; seeds with one story share a row. None where nothing scaled."""
-    rows = []
-    for variant, runs, story in _stories(group["variants"], "loss_scale"):
-        rows.append(
-            (
-                variant["label"],
-                (
-                    words(_seeds(runs)),
-                    words(str(story["mode"])),
-                    *(Cell(cells.text(story[n], cells.scale)) for n in _SCALES),
-                    Cell(cells.text(story["growths"], cells.count)),
-                    Cell(
-                        f"{cells.text(story['skipped'], cells.count)} of "
-                        f"{cells.text(story['steps'], cells.count)}"
-                    ),
-                    Cell(_step(story["first_overflow_step"])),
-                ),
-            )
-        )
-    if not rows:
-        return None
-    return Table(
-        "The loss scale of each run that had one.",
-        (
-            "Variant",
-            "Seeds",
-            "Mode",
-            "Initial",
-            "Settled",
-            "Final",
-            "Growths",
-            "Skipped steps",
-            "First overflow",
-        ),
-        tuple(rows),
-    )
-
-
-_SCALES = ("initial", "settled", "final")
-
-
-def gradients(group: Json) -> Table | None:
-    """What became of float16 gradients; None where no run computed in float16."""
-    rows = []
-    for variant, runs, health in _stories(group["variants"], "gradients"):
-        rows.append(
-            (
-                variant["label"],
-                (
-                    words(_seeds(runs)),
-                    words(_scaling(variant)),
-                    words("yes" if health["has_trained"] else "no"),
-                    Cell(cells.text(health["first_loss"], cells.loss)),
-                    Cell(cells.text(health["last_loss"], cells.loss)),
-                    Cell(
-                        f"{cells.text(health['non_finite_steps'], cells.count)} of "
-                        f"{cells.text(health['steps'], cells.count)}",
-                        small=""
-                        if health["first_non_finite_step"] is None
-                        else f"first at {_step(health['first_non_finite_step'])}",
-                    ),
-                    Cell(_share(health["zero_share"])),
-                    Cell(_share(health["non_finite_share"])),
-                ),
-            )
-        )
-    if not rows:
-        return None
-    return Table(
-        "Gradients of every run that computed in float16.",
-        (
-            "Variant",
-            "Seeds",
-            "Loss scale",
-            "Trained",
-            "First loss",
-            "Last loss",
-            "Steps with a non-finite gradient",
-            "Zero entries",
-            "Non-finite entries",
-        ),
-        tuple(rows),
-    )
-
-
-def _share(value: Any) -> str:
-    shown = cells.text(value, cells.percent)
-    return shown if shown in (cells.DASH, "NaN") else f"{shown} %"
-
-
-def _step(value: Any) -> str:
-    shown = cells.text(value, cells.count)
-    return shown if shown == cells.DASH else f"step {shown}"
-
-
-def _scaling(variant: Json) -> str:
-    scaling = variant["precision"].get("loss_scale")
-    return {None: cells.DASH, "none": "none", "dynamic": "dynamic"}.get(scaling, f"{scaling}")
-
-
-def _stories(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json], Json]]:
-    """Each variant's different stories, with the runs that tell them."""
-    found: list[tuple[Json, list[Json], Json]] = []
-    for variant in variants:
-        own: list[tuple[Json, list[Json], Json]] = []
-        for run in variant["runs"]:
-            story = run.get(name)
-            if story is None:
-                continue
-            same = next((runs for _, runs, other in own if other == story), None)
-            if same is None:
-                own.append((variant, [run], story))
-            else:
-                same.append(run)
-        found += own
-    return found
-
-
-def _seeds(runs: Sequence[Json]) -> str:
-    return cells.listed(run["seed"] for run in runs)
-
-
-def gradient_sentences(group: Json) -> list[str]:
-    """A sentence on each float16 variant without loss scaling, beside those that scaled."""
-    scaled = [v for v in group["variants"] if _is_scaled(v)]
-    found = []
-    for variant in group["variants"]:
-        health = [run["gradients"] for run in variant["runs"] if run.get("gradients") is not None]
-        if not health or _is_scaled(variant):
-            continue
-        trained = sum(bool(entry["has_trained"]) for entry in health)
-        bad = sum(entry["non_finite_steps"] for entry in health)
-        steps = sum(entry["steps"] for entry in health)
-        sentence = (
-            f"{variant['label']} trained in {trained} of {len(health)} runs; {bad:,} of "
-            f"{steps:,} steps had a non-finite gradient"
-        )
-        shares = _mean_shares(variant)
-        if shares is not None:
-            sentence += f", and {shares} of the gradient entries were zero"
-            beside = [f"{_mean_shares(v)} under {v['label']}" for v in scaled if _mean_shares(v)]
-            if beside:
-                sentence += f", beside {', '.join(beside)}"
-        found.append(f"{sentence}.")
-    return found
-
-
-def _is_scaled(variant: Json) -> bool:
-    return any(run.get("loss_scale") is not None for run in variant["runs"])
-
-
-def _mean_shares(variant: Json) -> str | None:
-    shares = [
-        cells.number(run["gradients"]["zero_share"])
-        for run in variant["runs"]
-        if run.get("gradients") is not None
-    ]
-    known = [share for share in shares if share is not None]
-    return _share(sum(known) / len(known)) if known else None
 
 
 def entries(found: Sequence[Json], caption: str) -> Table | None:

@@ -1,0 +1,171 @@
+"""The tables of what the loss scale did, and of float16 gradients with and without one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tfamp.reporting import cells
+from tfamp.reporting.tables import Cell, Json, Table, words
+
+
+def scales(group: Json) -> Table | None:
+    """What the loss scale did; seeds with one story share a row. None where nothing scaled."""
+    rows = []
+    for variant, runs, story in _stories(group["variants"], "loss_scale"):
+        rows.append(
+            (
+                variant["label"],
+                (
+                    words(_seeds(runs)),
+                    words(str(story["mode"])),
+                    *(Cell(cells.text(story[n], cells.scale)) for n in _SCALES),
+                    Cell(cells.text(story["growths"], cells.count)),
+                    Cell(
+                        f"{cells.text(story['skipped'], cells.count)} of "
+                        f"{cells.text(story['steps'], cells.count)}"
+                    ),
+                    Cell(_step(story["first_overflow_step"])),
+                ),
+            )
+        )
+    if not rows:
+        return None
+    return Table(
+        "The loss scale of each run that had one.",
+        (
+            "Variant",
+            "Seeds",
+            "Mode",
+            "Initial",
+            "Settled",
+            "Final",
+            "Growths",
+            "Skipped steps",
+            "First overflow",
+        ),
+        tuple(rows),
+    )
+
+
+_SCALES = ("initial", "settled", "final")
+
+
+def gradients(group: Json) -> Table | None:
+    """What became of float16 gradients; None where no run computed in float16."""
+    rows = []
+    for variant, runs, health in _stories(group["variants"], "gradients"):
+        rows.append(
+            (
+                variant["label"],
+                (
+                    words(_seeds(runs)),
+                    words(_scaling(variant)),
+                    words("yes" if health["has_trained"] else "no"),
+                    Cell(cells.text(health["first_loss"], cells.loss)),
+                    Cell(cells.text(health["last_loss"], cells.loss)),
+                    Cell(
+                        f"{cells.text(health['non_finite_steps'], cells.count)} of "
+                        f"{cells.text(health['steps'], cells.count)}",
+                        small=""
+                        if health["first_non_finite_step"] is None
+                        else f"first at {_step(health['first_non_finite_step'])}",
+                    ),
+                    Cell(_share(health["zero_share"])),
+                    Cell(_share(health["non_finite_share"])),
+                ),
+            )
+        )
+    if not rows:
+        return None
+    return Table(
+        "Gradients of every run that computed in float16.",
+        (
+            "Variant",
+            "Seeds",
+            "Loss scale",
+            "Trained",
+            "First loss",
+            "Last loss",
+            "Steps with a non-finite gradient",
+            "Zero entries",
+            "Non-finite entries",
+        ),
+        tuple(rows),
+    )
+
+
+def _share(value: Any) -> str:
+    shown = cells.text(value, cells.percent)
+    return shown if shown in (cells.DASH, "NaN") else f"{shown} %"
+
+
+def _step(value: Any) -> str:
+    shown = cells.text(value, cells.count)
+    return shown if shown == cells.DASH else f"step {shown}"
+
+
+def _scaling(variant: Json) -> str:
+    scaling = variant["precision"].get("loss_scale")
+    return {None: cells.DASH, "none": "none", "dynamic": "dynamic"}.get(scaling, f"{scaling}")
+
+
+def _stories(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json], Json]]:
+    """Each variant's different stories, with the runs that tell them."""
+    found: list[tuple[Json, list[Json], Json]] = []
+    for variant in variants:
+        own: list[tuple[Json, list[Json], Json]] = []
+        for run in variant["runs"]:
+            story = run.get(name)
+            if story is None:
+                continue
+            same = next((runs for _, runs, other in own if other == story), None)
+            if same is None:
+                own.append((variant, [run], story))
+            else:
+                same.append(run)
+        found += own
+    return found
+
+
+def _seeds(runs: Sequence[Json]) -> str:
+    return cells.seeds([run["seed"] for run in runs])
+
+
+def gradient_sentences(group: Json) -> list[str]:
+    """A sentence on each float16 variant without loss scaling, beside those that scaled."""
+    scaled = [v for v in group["variants"] if _is_scaled(v)]
+    found = []
+    for variant in group["variants"]:
+        health = [run["gradients"] for run in variant["runs"] if run.get("gradients") is not None]
+        if not health or _is_scaled(variant):
+            continue
+        trained = sum(bool(entry["has_trained"]) for entry in health)
+        bad = sum(entry["non_finite_steps"] for entry in health)
+        steps = sum(entry["steps"] for entry in health)
+        sentence = (
+            f"{variant['label']} trained in {trained} of {len(health)} runs; {bad:,} of "
+            f"{steps:,} steps had a non-finite gradient"
+        )
+        shares = _mean_shares(variant)
+        if shares is not None:
+            sentence += f", and {shares} of the gradient entries were zero"
+            beside = [f"{_mean_shares(v)} under {v['label']}" for v in scaled if _mean_shares(v)]
+            if beside:
+                sentence += f", beside {', '.join(beside)}"
+        found.append(f"{sentence}.")
+    return found
+
+
+def _is_scaled(variant: Json) -> bool:
+    return any(run.get("loss_scale") is not None for run in variant["runs"])
+
+
+def _mean_shares(variant: Json) -> str | None:
+    shares = [
+        cells.number(run["gradients"]["zero_share"])
+        for run in variant["runs"]
+        if run.get("gradients") is not None
+    ]
+    known = [share for share in shares if share is not None]
+    return _share(sum(known) / len(known)) if known else None
