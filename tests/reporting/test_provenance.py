@@ -9,9 +9,10 @@ from tfamp.reporting import comparison, provenance, runs
 from tfamp.run import records
 
 ON_A_CPU = (
-    "This ran on a CPU, which has no fast float16. Times and memory here do not show what a GPU "
-    "gains; accuracy and loss scale do carry over."
+    "All comparisons: this ran on a CPU, which has no fast float16. Times and memory here do not "
+    "show what a GPU gains; accuracy and loss scale do carry over."
 )
+ALL = "All comparisons"
 GROUP = "resnet20 on fashion_mnist_mini, fit loop, with XLA, batch 64"
 GPU = {"device": "GPU:0 (NVIDIA H200)"}
 
@@ -44,13 +45,13 @@ def test_a_cpu(tmp_path):
 def test_a_cpu_beside_a_gpu_is_named(tmp_path):
     write_pairs(tmp_path, device="CPU:0 (EPYC)")
     write_pairs(tmp_path / "gpu")
-    assert warnings(tmp_path) == [ON_A_CPU.replace("This ran", f"{GROUP}: this ran")]
+    assert warnings(tmp_path) == [ON_A_CPU.replace(ALL, GROUP)]
 
 
 def test_a_baseline_in_tf32(tmp_path):
     write_pairs(tmp_path, tf32_in_effect=True)
     assert warnings(tmp_path) == [
-        f"{GROUP}: the baseline float32 in TF32 ran in TF32, which is mixed precision already. "
+        f"{ALL}: the baseline float32 in TF32 ran in TF32, which is mixed precision already. "
         "Train it with --notf32 to compare with float32."
     ]
 
@@ -58,8 +59,8 @@ def test_a_baseline_in_tf32(tmp_path):
 def test_too_few_seeds(tmp_path):
     write_pairs(tmp_path, seeds=2)
     assert warnings(tmp_path) == [
-        f"{GROUP}: mixed_bfloat16 is compared over 2 of the 3 seeds that an interval should have "
-        "at least (seed 0, 1)."
+        f"{ALL}: fewer than 3 seeds are paired, so intervals are very wide or none: mixed_bfloat16 "
+        "(0, 1)."
     ]
 
 
@@ -80,11 +81,21 @@ def test_a_batch_that_differs(tmp_path):
     assert "batch_size (128 here, 64 there)" in found
 
 
+def test_what_is_true_of_some_comparisons_names_them(tmp_path):
+    write_pairs(tmp_path, loop="fit")
+    write_pairs(tmp_path, loop="custom", seeds=1)
+    write_pairs(tmp_path / "smaller", batch_size=32, seeds=1)
+    assert warnings(tmp_path)[0] == (
+        "resnet20 on fashion_mnist_mini, custom loop, with XLA, batch 64; "
+        "resnet20 on fashion_mnist_mini, fit loop, with XLA, batch 32: fewer than 3 seeds are "
+        "paired, so intervals are very wide or none: mixed_bfloat16 (0)."
+    )
+
+
 def test_compiling_inside_the_epoch(tmp_path):
     write_pairs(tmp_path, epochs=1)
     assert warnings(tmp_path) == [
-        f"{GROUP}: a run has one epoch, so its time per epoch includes compiling. Step times do "
-        "not."
+        f"{ALL}: a run has one epoch, so its time per epoch includes compiling."
     ]
 
 
@@ -111,7 +122,7 @@ def test_compiling_inside_a_window(tmp_path):
 def test_runs_of_different_make(file, changes, warning, tmp_path):
     write_pairs(tmp_path)
     rewrite(tmp_path / "resnet20-fashion_mnist_mini-float32-fit-seed0" / file, **changes)
-    assert any(found.startswith(GROUP) and warning in found for found in warnings(tmp_path))
+    assert any(found.startswith(ALL) and warning in found for found in warnings(tmp_path))
 
 
 def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):

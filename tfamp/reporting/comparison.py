@@ -26,7 +26,7 @@ _IDENTITY_FIELDS = ("seed", "logdir", "run_name", "overwrite")
 
 
 def _result(name: str) -> Callable[[Run], float | None]:
-    return lambda run: run.result[name]
+    return lambda run: run.result.get(name)
 
 
 def epoch_seconds(run: Run) -> float:
@@ -40,6 +40,7 @@ def _step_time(statistic: str) -> Callable[[Run], float | None]:
 
 # The figures of a run that are averaged over seeds: name in report.json, and where it comes from.
 FIGURES: dict[str, Callable[[Run], float | None]] = {
+    "first_call_sec": _result("first_call_sec"),
     "epoch_time_sec": epoch_seconds,
     "step_time_ms": _step_time("median"),
     "step_time_p95_ms": _step_time("p95"),

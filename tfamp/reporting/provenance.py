@@ -70,9 +70,8 @@ def warnings(
     logdir: Path, comparisons: Comparisons, passed_over: Sequence[PassedOver]
 ) -> list[str]:
     """What may mislead a reader of these numbers, one sentence each, the gravest first."""
-    found = _on_cpu(comparisons.groups)
-    for group in comparisons.groups:
-        found += _of_group(group)
+    found = _of_groups([group for group in comparisons.groups if group.comparisons])
+    found += _slow_windows(comparisons)
     found += [
         f"{entry.directory} did not finish. {entry.why}"
         for entry in passed_over
@@ -87,68 +86,70 @@ def warnings(
     return _distinct(found)
 
 
+def _of_groups(groups: Sequence[Group]) -> list[str]:
+    """What is doubtful about comparisons; what is true of several is said once."""
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        for statement in _of_group(group):
+            found.setdefault(statement, []).append(group.title)
+    return [
+        f"{'All comparisons' if len(titles) == len(groups) else '; '.join(titles)}: {statement}"
+        for statement, titles in found.items()
+    ]
+
+
 def _of_group(group: Group) -> list[str]:
-    name = group.title
-    found: list[str] = []
-    if group.baseline is not None and group.comparisons and group.baseline.precision.tf32:
+    found = []
+    if group.device.startswith("CPU"):
         found.append(
-            f"{name}: the baseline {group.baseline.label} ran in TF32, which is mixed precision "
-            "already. Train it with --notf32 to compare with float32."
+            "this ran on a CPU, which has no fast float16. Times and memory here do not show what "
+            "a GPU gains; accuracy and loss scale do carry over."
         )
-    for variant, comparison in group.comparisons:
-        if len(comparison.seeds) < _FEWEST_SEEDS:
-            seeds = ", ".join(map(str, comparison.seeds))
-            found.append(
-                f"{name}: {variant.label} is compared over {len(comparison.seeds)} of the "
-                f"{_FEWEST_SEEDS} seeds that an interval should have at least (seed {seeds})."
-            )
+    if group.baseline is not None and group.baseline.precision.tf32:
+        found.append(
+            f"the baseline {group.baseline.label} ran in TF32, which is mixed precision already. "
+            "Train it with --notf32 to compare with float32."
+        )
+    few = [
+        f"{variant.label} ({', '.join(map(str, comparison.seeds))})"
+        for variant, comparison in group.comparisons
+        if len(comparison.seeds) < _FEWEST_SEEDS
+    ]
+    if few:
+        found.append(
+            f"fewer than {_FEWEST_SEEDS} seeds are paired, so intervals are very wide or none: "
+            f"{', '.join(few)}."
+        )
     if any(len(run.result["epoch_time_sec"]) < 2 for run in group.runs):
-        found.append(
-            f"{name}: a run has one epoch, so its time per epoch includes compiling. "
-            "Step times do not."
-        )
-    for run in group.runs:
+        found.append("a run has one epoch, so its time per epoch includes compiling.")
+    return found + _differing(group)
+
+
+def _differing(group: Group) -> list[str]:
+    found = []
+    versions = _versions(group.runs)
+    several = [f"{package} {', '.join(seen)}" for package, seen in versions.items() if seen[1:]]
+    if several:
+        found.append(f"the runs used different versions of {'; '.join(several)}.")
+    revisions = _distinct(run.git_revision or "unknown" for run in group.runs)
+    if revisions[1:]:
+        found.append(f"the runs are of different revisions: {', '.join(revisions)}.")
+    if any(revision.endswith("-dirty") for revision in revisions):
+        found.append("a run was made from a checkout with changes that no commit holds.")
+    return found
+
+
+def _slow_windows(comparisons: Comparisons) -> list[str]:
+    found = []
+    for run in (run for group in comparisons.groups for run in group.runs):
+        typical = run.result["step_time_ms"] and run.result["step_time_ms"]["median"]
         times = run.series(records.STEP_TIME)
-        slow = [step for step, ms in times if ms > _OUTLIER * _median(run)]
+        slow = [step for step, ms in times if typical and ms > _OUTLIER * typical]
         if slow:
             found.append(
                 f"{run.directory}: the steps up to step {slow[0]} took over {_OUTLIER:g} times the "
                 "median: something was compiled there, or the machine paused."
             )
-    found += _differing(group, name)
-    return found
-
-
-def _on_cpu(groups: Sequence[Group]) -> list[str]:
-    compared = [group for group in groups if group.comparisons]
-    on_cpu = [group.title for group in compared if group.device.startswith("CPU")]
-    if not on_cpu:
-        return []
-    which = "This" if len(on_cpu) == len(compared) else "; ".join(on_cpu) + ": this"
-    return [
-        f"{which} ran on a CPU, which has no fast float16. Times and memory here do not show what "
-        "a GPU gains; accuracy and loss scale do carry over."
-    ]
-
-
-def _median(run: Run) -> float:
-    time = run.result["step_time_ms"]
-    return time["median"] if time else float("inf")
-
-
-def _differing(group: Group, name: str) -> list[str]:
-    if not group.comparisons:
-        return []
-    found = []
-    versions = _versions(group.runs)
-    several = [f"{package} {', '.join(seen)}" for package, seen in versions.items() if seen[1:]]
-    if several:
-        found.append(f"{name}: the runs used different versions of {'; '.join(several)}.")
-    revisions = _distinct(run.git_revision or "unknown" for run in group.runs)
-    if revisions[1:]:
-        found.append(f"{name}: the runs are of different revisions: {', '.join(revisions)}.")
-    if any(revision.endswith("-dirty") for revision in revisions):
-        found.append(f"{name}: a run was made from a checkout with changes that no commit holds.")
     return found
 
 

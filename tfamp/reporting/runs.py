@@ -62,6 +62,7 @@ _RESULT_FIELDS: dict[str, _Check] = {
         lambda value: isinstance(value, list) and all(map(_is_measured, value)) and bool(value),
         "a list of seconds",
     ),
+    "first_call_sec": (_or_absent(_is_measured), "a number above 0"),
     "step_time_ms": (_or_absent(_is_step_time), "median and p95 in milliseconds"),
     "examples_per_sec": (_or_absent(_is_measured), "a number above 0"),
     "device_peak_bytes": (_or_absent(_is_measured), "a number above 0"),

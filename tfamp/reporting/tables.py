@@ -144,6 +144,7 @@ def figures(group: Json) -> Table:
         ("Loop", [Cell(str(settings.get("loop"))) for _ in variants]),
         ("XLA", [Cell(xla) for _ in variants]),
         ("Seeds", [Cell(cells.seeds(v["seeds"])) for v in variants]),
+        ("Compiling and the first step", measured("first_call_sec", cells.rounded, " s")),
         ("Time per epoch", epoch),
         ("Time per step, median", measured("step_time_ms", cells.rounded, " ms")),
         ("Time per step, 95th percentile", measured("step_time_p95_ms", cells.rounded, " ms")),
