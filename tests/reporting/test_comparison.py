@@ -58,10 +58,10 @@ def test_the_figures_of_a_comparison(tmp_path):
     assert found.memory_ratio.low == pytest.approx(0.25)
     assert found.accuracy_difference.value == pytest.approx(0.02)
     assert found.accuracy_difference.high == pytest.approx(0.02 + 12.706205 * 0.01, rel=1e-5)
-    assert variant.figure("step_time_ms").value == pytest.approx(45.0)
-    assert variant.figure("step_time_p95_ms").value == pytest.approx(45.0 * 1.1)
-    assert variant.figure("epoch_time_sec").value == pytest.approx(0.9)
-    assert variant.figure("examples_per_sec").value == pytest.approx((64 / 0.05 + 64 / 0.04) / 2)
+    assert variant.figure("step_time_ms").value == pytest.approx(math.sqrt(50 * 40))
+    assert variant.figure("step_time_p95_ms").value == pytest.approx(1.1 * math.sqrt(50 * 40))
+    assert variant.figure("epoch_time_sec").value == pytest.approx(math.sqrt(1.0 * 0.8))
+    assert variant.figure("examples_per_sec").value == pytest.approx(64 / math.sqrt(0.05 * 0.04))
     assert variant.figure("validation_accuracy").value == pytest.approx(0.82)
 
 

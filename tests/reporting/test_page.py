@@ -123,7 +123,7 @@ def test_figures_are_rounded_with_units_and_intervals(sweep):
     assert rows["Accuracy difference"][1].endswith("within noise")
     assert rows["Skipped steps"][0].strip() == cells.DASH
     assert rows["Skipped steps"][1].strip() == "3 of 180 1 in each run"
-    assert ["Time per step, median", "102.0 ms (97.0 to 107.0)"] in [
+    assert ["Time per step, median", "102.0 ms (97.1 to 107.1)"] in [
         row[:2] for row in markdown_rows(markdown)
     ]
 

@@ -60,6 +60,16 @@ def test_ratios_are_paired_and_averaged_by_logarithms():
     assert found.low == pytest.approx(1 / found.high)
 
 
+def test_a_geometric_mean_and_its_interval_stay_above_zero():
+    found = statistics.geometric_mean([1.0, 100.0])
+    reach = T[1] * math.log(10)
+    assert found.value == pytest.approx(10.0)
+    assert found.low == pytest.approx(10 * math.exp(-reach), rel=1e-5)
+    assert found.high == pytest.approx(10 * math.exp(reach), rel=1e-5)
+    assert statistics.geometric_mean([]) is None
+    assert statistics.geometric_mean([3.0]).low is None
+
+
 def test_differences_are_paired():
     # Unpaired, the spread of 10 between the pairs would drown the difference of 1.
     found = statistics.mean_difference([11.0, 21.0, 31.0], [10.0, 20.0, 30.0])

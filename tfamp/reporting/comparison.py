@@ -52,6 +52,9 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "train_loss": _result("train_loss"),
 }
 
+# The figures that can be 0 or not finite; times, rates and sizes are above 0 and averaged as such.
+_SIGNED = ("validation_accuracy", "validation_loss", "train_loss")
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -90,8 +93,9 @@ class Variant:
     comparison: Comparison | None = None
 
     def figure(self, name: str) -> Estimate | None:
-        """One of `FIGURES` over the seeds; None where a run did not measure it."""
-        return statistics.mean([x for x in map(FIGURES[name], self.runs) if x is not None])
+        """One of `FIGURES` over the seeds; None where no run measured it."""
+        values = [x for x in map(FIGURES[name], self.runs) if x is not None]
+        return (statistics.mean if name in _SIGNED else statistics.geometric_mean)(values)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -203,8 +203,8 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
         title="Device memory peak",
         alt=f"Bars of the peak memory on {group.device}, one a variant. " + " ".join(alt),
         caption=(
-            f"The highest peak of any epoch on {group.device}. Bar: mean over the seeds; black "
-            "bracket: its 95% interval, where there are two seeds or more; points: the seeds."
+            f"The highest peak of any epoch on {group.device}. Bar: geometric mean over the seeds; "
+            "black bracket: its 95% interval, where there are two seeds or more; points: the seeds."
         ),
     )
 

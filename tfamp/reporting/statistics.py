@@ -17,7 +17,7 @@ class Estimate:
     """A figure over `n` runs.
 
     Attributes:
-        value: The mean (of ratios: the geometric mean).
+        value: The mean, or the geometric mean.
         low: Lower end of the 95% interval; None where one run gives none.
         high: Its upper end.
         n: Runs, or pairs of runs.
@@ -49,21 +49,26 @@ def mean(values: Sequence[float]) -> Estimate | None:
     return Estimate(centre, centre - reach, centre + reach, n)
 
 
-def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate | None:
-    """The geometric mean of paired ratios, with the t interval of their logarithms.
+def geometric_mean(values: Sequence[float]) -> Estimate | None:
+    """The mean and t interval of the logarithms: for what is above 0, such as times.
 
-    Ratios are averaged by their logarithms, so that a over b and b over a agree.
+    The interval stays above 0, and a ratio of two such means is the mean of the ratios.
+    """
+    found = mean([math.log(value) for value in values])
+    if found is None:
+        return None
+    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
+    return Estimate(math.exp(found.value), low, high, found.n)
+
+
+def mean_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate | None:
+    """The geometric mean of paired ratios, so that a over b and b over a agree.
 
     Args:
         numerators: Positive numbers.
         denominators: Positive numbers, one for each numerator.
     """
-    logarithms = [math.log(a / b) for a, b in zip(numerators, denominators, strict=True)]
-    found = mean(logarithms)
-    if found is None:
-        return None
-    low, high = (None if end is None else math.exp(end) for end in (found.low, found.high))
-    return Estimate(math.exp(found.value), low, high, found.n)
+    return geometric_mean([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
 def mean_difference(values: Sequence[float], baselines: Sequence[float]) -> Estimate | None:
