@@ -245,6 +245,21 @@ def test_bad_arguments_are_raised(argument, message):
     assert message in str(raised.value)
 
 
+def test_given_flags_as_arguments_make_the_same_config(tmp_path):
+    (tmp_path / "a.flags").write_text("--epochs=3\n--float32_layers=norm,head\n--notf32\n")
+    given = [f"--flagfile={tmp_path}/a.flags", "--profile_steps", "2,3", "--jit_compile=on"]
+    parsed = run_flags.parse([*given, "--learning_rate=0.25"])
+    assert sorted(run_flags.as_arguments(parsed, but=["learning_rate", "seed"])) == [
+        "--epochs=3",
+        "--float32_layers=norm,head",
+        "--jit_compile",
+        "--notf32",
+        "--profile_steps=2,3",
+    ]
+    again = run_flags.config_from_arguments(run_flags.as_arguments(parsed))
+    assert again == run_flags.config_from_flags(parsed)
+
+
 def test_a_flagfile_that_is_no_text(tmp_path):
     (tmp_path / "run.cfg").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError):

@@ -137,10 +137,8 @@ def test_a_cell_wins_over_a_flagfile(make, tmp_path):
     [
         ("--epochs=0", "seed0 cannot be run: --epochs=0: it must be 1 or more"),
         (
-            "--initial_loss_scale=8",
-            "The cell resnet20-fashion_mnist_mini-float32-fit-seed0 cannot be run: "
-            "--initial_loss_scale with --policy=float32: only float16 needs a loss scale. "
-            "Set --policies to one of mixed_float16, float16, or leave the flag out.",
+            "--initial_loss_scale=1e9",
+            "float16-fit-seed0 cannot be run: --initial_loss_scale=1e+09 lies outside",
         ),
         ("--profile_steps=3,2", "--profile_steps=3,2: give the first and the last step"),
     ],
@@ -149,6 +147,57 @@ def test_a_cell_that_the_trainer_would_refuse(train_flag, message, make):
     with pytest.raises(InputError) as raised:
         make(train_flag, **TWO)
     assert message in str(raised.value)
+
+
+SHAPING = ("--initial_loss_scale=8", "--max_skipped_in_a_row", "9")
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_flags_of_a_loss_scale_reach_the_cells_that_have_one(in_a_file, make, tmp_path):
+    given = (
+        *SHAPING,
+        "--epochs=2",
+        "--profile_steps=2,3",
+        "--float32_layers=a,b",
+        "--nojit_compile",
+    )
+    if in_a_file:
+        (tmp_path / "run.flags").write_text(
+            "\n".join(" ".join(given).replace("row 9", "row=9").split())
+        )
+        given = (f"--flagfile={tmp_path}/run.flags",)
+    cells = make(*given, policies=("float32", "float16"), loss_scales=("dynamic", "none", "8"))
+    found = {
+        cell.name.rpartition("seed0")[2] or cell.config.policy: (
+            cell.config.initial_loss_scale,
+            cell.config.max_skipped_in_a_row,
+        )
+        for cell in cells
+    }
+    assert found == {
+        "float32": (2.0**15, None),
+        "float16": (8.0, 9),
+        "-loss_scale_none": (2.0**15, None),
+        "-loss_scale_8": (2.0**15, 9),
+    }
+    for cell in cells:
+        assert cell.config.epochs == 2 and cell.config.jit_compile is False
+        assert cell.config.profile_steps == (2, 3) and cell.config.float32_layers == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("axes", "flag"),
+    [
+        ({"policies": ("float32", "bfloat16")}, "--initial_loss_scale=8"),
+        ({"policies": ("float16",), "loss_scales": ("none",)}, "--max_skipped_in_a_row=9"),
+        ({"policies": ("float16",), "loss_scales": ("8",)}, "--min_loss_scale=1"),
+    ],
+)
+def test_flags_of_a_loss_scale_that_no_cell_has(axes, flag, make):
+    with pytest.raises(
+        InputError, match=r"after '--', but no cell has a loss scale that it shapes"
+    ):
+        make(flag, **axes)
 
 
 def test_two_cells_of_one_name(make):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from absl import flags
@@ -41,6 +41,13 @@ class _StepRangeParser(flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "A,B"
+
+
+class _StepRangeSerializer(flags.ArgumentSerializer):
+    """Writes what `_StepRangeParser` reads."""
+
+    def serialize(self, value: tuple[int, int]) -> str:
+        return f"{value[0]},{value[1]}"
 
 
 def _define(values: flags.FlagValues) -> None:
@@ -129,6 +136,7 @@ def _define(values: flags.FlagValues) -> None:
         None,
         "A,B: trace steps A to B for TensorBoard's profile plugin.",
         flag_values=values,
+        serializer=_StepRangeSerializer(),
     )
     string("logdir", "Folder that holds the runs.")
     string("run_name", "Folder of this run. Default: model, dataset, policy, loop and seed.")
@@ -192,6 +200,17 @@ def without_flagfiles(arguments: Sequence[str]) -> list[str]:
         elif not argument.startswith(("--flagfile=", "-flagfile=")):
             written.append(argument)
     return written
+
+
+def as_arguments(values: flags.FlagValues, but: Collection[str] = ()) -> list[str]:
+    """The flags that were given, those of flagfiles too, as arguments to give again.
+
+    Args:
+        values: Parsed flags.
+        but: Names of flags to leave out.
+    """
+    names = [field.name for field in dataclasses.fields(config_lib.Config)]
+    return [values[name].serialize() for name in names if values[name].present and name not in but]
 
 
 def _refuse_the_rest(rest: Sequence[str]) -> None:

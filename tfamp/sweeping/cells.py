@@ -159,14 +159,40 @@ def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
                     loss_scale=loss_scale,
                     logdir=logdir,
                 )
-                cells.append(_cell(values, common))
+                cells.append(_cell(values, _for_scale(values, common)))
     _refuse_same_names(cells)
+    _refuse_unused_scale_flags(cells, common)
     return cells
 
 
 def gives_jit_compile(train_flags: Sequence[str]) -> bool:
     """Whether the user decides about XLA, in whatever spelling."""
     return bool(run_flags.parse(train_flags)["jit_compile"].present)
+
+
+def _for_scale(values: Config, common: Sequence[str]) -> Sequence[str]:
+    """Leaves out the flags that shape a loss scale which this cell does not have."""
+    shaping = set(config_lib.DYNAMIC_SCALE_FLAGS)
+    if values.policy in config_lib.FLOAT16_POLICIES and values.loss_scale != "none":
+        # A static scale has a bound on skips too.
+        shaping -= shaping if values.loss_scale == "dynamic" else {"max_skipped_in_a_row"}
+    parsed = run_flags.parse(common)
+    if not any(parsed[name].present for name in shaping):
+        return common
+    return run_flags.as_arguments(parsed, but=shaping)
+
+
+def _refuse_unused_scale_flags(cells: Sequence[Cell], common: Sequence[str]) -> None:
+    parsed = run_flags.parse(common)
+    for name in config_lib.DYNAMIC_SCALE_FLAGS:
+        if parsed[name].present and not any(
+            run_flags.parse(cell.arguments)[name].present for cell in cells
+        ):
+            raise InputError(
+                f"--{name} after '--', but no cell has a loss scale that it shapes. Add "
+                f"{' or '.join(config_lib.FLOAT16_POLICIES)} to --policies and dynamic to "
+                f"--loss_scales, or leave --{name} out."
+            )
 
 
 def _cell(values: Config, common: Sequence[str]) -> Cell:
