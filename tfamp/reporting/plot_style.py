@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 WIDTH_INCHES = 6.0
 DOTS_PER_INCH = 160
@@ -119,8 +121,12 @@ def figure(height_inches: float) -> Figure:
 
 
 def save(drawn: Figure, path: Path) -> None:
-    """Writes a PNG without the fields that differ from one call to the next."""
-    drawn.savefig(path, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    """Writes a PNG of 256 colours, a third of the size of one with all; no field has the time."""
+    drawn.set_dpi(DOTS_PER_INCH)
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)
 
 
 def shown(text: str, most: int = 44) -> str:
