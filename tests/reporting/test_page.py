@@ -358,7 +358,7 @@ def test_absent_parts_of_a_document_can_be_rendered(sweep):
             variant["figures"] = dict.fromkeys(variant["figures"])
             for run in variant["runs"]:
                 run |= {"loss_scale": None, "gradients": None, "git_revision": None}
-    content["provenance"] |= {"commands": {}, "versions": {}, "seeds": [], "sweep": None}
+    content["provenance"] |= {"commands": {}, "versions": {}, "seeds": [], "sweeps": []}
     Reader(page.render("report.html.jinja", content, {}))
     markdown_rows(page.render("report.md.jinja", content, {}))
 

@@ -140,7 +140,16 @@ def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):
         "The sweep has not run one, two.",
     ]
     compared, _ = read(tmp_path)
-    assert provenance.collect(tmp_path, compared)["sweep"] == "python -m tfamp.sweep 'runs/a b'"
+    assert provenance.collect(tmp_path, compared)["sweeps"] == ["python -m tfamp.sweep 'runs/a b'"]
+
+
+def test_sweeps_side_by_side(tmp_path):
+    for part in ("a", "b"):
+        write_pairs(tmp_path / part, loop="fit" if part == "a" else "custom")
+        cells = [path.name for path in sorted((tmp_path / part).iterdir())]
+        sweep = {"cells": [*cells, *(["more"] if part == "b" else [])], "jobs": 1}
+        (tmp_path / part / "sweep.json").write_text(json.dumps(sweep))
+    assert warnings(tmp_path) == ["The sweep in b has not run more."]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"cells": 3, "jobs": "x"}', '{"jobs": null}'])
@@ -163,7 +172,7 @@ def test_what_is_collected(tmp_path):
         "devices": ["GPU:0 (NVIDIA H200)"],
         "git_revisions": ["a" * 40],
         "seeds": [0, 1],
-        "sweep": None,
+        "sweeps": [],
         "commands": {
             f"resnet20-fashion_mnist_mini-{policy}-fit-seed{seed}": (
                 f"python -m tfamp.train --policy={policy} --seed={seed}"

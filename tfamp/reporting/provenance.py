@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,13 +20,13 @@ _OUTLIER = 10.0
 def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
     """Versions, devices, revisions, seeds and command lines of the runs that were used."""
     runs = [run for group in comparisons.groups for run in group.runs]
-    sweep = read_sweep(logdir)
+    commands = (command(sweep.get("command_line")) for _, sweep in read_sweeps(logdir))
     return {
         "versions": _versions(runs),
         "devices": _distinct(run.result["device"] for run in runs),
         "git_revisions": _distinct(run.git_revision or "unknown" for run in runs),
         "seeds": sorted({run.seed for run in runs}),
-        "sweep": None if sweep is None else command(sweep.get("command_line")),
+        "sweeps": [line for line in commands if line is not None],
         "commands": {run.directory: command(run.command_line) for run in runs},
     }
 
@@ -57,13 +57,22 @@ def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def read_sweep(logdir: Path) -> dict[str, Any] | None:
-    """The sweep.json that `tfamp.sweep` leaves in its LOGDIR; None where there is no usable one."""
-    try:
-        value = json.loads((logdir / "sweep.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+def read_sweeps(logdir: Path) -> list[tuple[PurePath, dict[str, Any]]]:
+    """The sweep.json files that `tfamp.sweep` left below a folder.
+
+    Returns:
+        For each its folder, relative to `logdir`, and what it holds. One that cannot be read is
+        left out: no figure depends on it.
+    """
+    found = []
+    for path in sorted(logdir.rglob("sweep.json")):
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(value, dict):
+            found.append((path.parent.relative_to(logdir), value))
+    return found
 
 
 def warnings(
@@ -77,7 +86,10 @@ def warnings(
         for entry in passed_over
         if entry.is_unfinished
     ]
-    found += _never_ran(logdir, comparisons, passed_over)
+    names = {run.directory for group in comparisons.groups for run in group.runs}
+    names |= {entry.directory for entry in [*passed_over, *comparisons.unpaired]}
+    for folder, sweep in read_sweeps(logdir):
+        found += _of_sweep(folder, sweep, names)
     found += [
         f"The batch size differs: {entry.directory} is not compared. {entry.why}"
         for entry in comparisons.unpaired
@@ -153,21 +165,17 @@ def _slow_windows(comparisons: Comparisons) -> list[str]:
     return found
 
 
-def _never_ran(
-    logdir: Path, comparisons: Comparisons, passed_over: Sequence[PassedOver]
-) -> list[str]:
-    sweep = read_sweep(logdir) or {}
+def _of_sweep(folder: PurePath, sweep: dict[str, Any], names: Collection[str]) -> list[str]:
+    where = "The sweep" if folder == PurePath() else f"The sweep in {folder.as_posix()}"
     found = []
-    jobs = sweep.get("jobs")
+    jobs, cells = sweep.get("jobs"), sweep.get("cells")
     if isinstance(jobs, int) and jobs > 1:
         found.append(
-            f"The sweep ran {jobs} cells at a time: they slowed each other, so times and "
+            f"{where} ran {jobs} cells at a time: they slowed each other, so times and "
             "throughput cannot be compared."
         )
-    cells = sweep.get("cells")
-    runs = {run.directory for group in comparisons.groups for run in group.runs}
-    seen = runs | {entry.directory for entry in [*passed_over, *comparisons.unpaired]}
-    missing = [str(cell) for cell in cells if cell not in seen] if isinstance(cells, list) else []
-    if missing:
-        found.append(f"The sweep has not run {', '.join(missing)}.")
+    if isinstance(cells, list):
+        missing = [str(cell) for cell in cells if (folder / str(cell)).as_posix() not in names]
+        if missing:
+            found.append(f"{where} has not run {', '.join(missing)}.")
     return found
