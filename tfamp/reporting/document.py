@@ -143,7 +143,7 @@ def _run(run: Run) -> dict[str, Any]:
         "figures": {name: read(run) for name, read in FIGURES.items()},
         "loss_scale": story and dataclasses.asdict(story),
         "gradients": health and dataclasses.asdict(health),
-        "command_line": run.command_line,
+        "command": provenance.command(run.command_line),
         "git_revision": run.git_revision,
     }
 
