@@ -64,7 +64,7 @@ def read_sweeps(logdir: Path) -> list[tuple[PurePath, dict[str, Any]]]:
         For each its folder, relative to `logdir`, and what it holds. One that cannot be read is
         left out: no figure depends on it.
     """
-    found = []
+    found: list[tuple[PurePath, dict[str, Any]]] = []
     for path in sorted(logdir.rglob("sweep.json")):
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
