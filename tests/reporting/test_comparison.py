@@ -164,8 +164,8 @@ PRECISIONS = [
     ({"policy": "mixed_float16", "loss_scale": "none"}, "mixed_float16 without loss scaling"),
     ({"policy": "mixed_float16", "loss_scale": "1024"}, "mixed_float16 with loss scale 1024"),
     (
-        {"policy": "mixed_float16", "initial_loss_scale": 1024.0},
-        "mixed_float16 with initial_loss_scale=1024",
+        {"policy": "mixed_float16", "initial_loss_scale": 2.0**24},
+        "mixed_float16 with initial_loss_scale=16777216",
     ),
     (
         {"policy": "mixed_float16", "float32_layers": ("norm", "head")},
