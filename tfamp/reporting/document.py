@@ -84,8 +84,8 @@ def _group(group: Group, name: str) -> dict[str, Any]:
 
 
 def _variant(variant: Variant, group: Group) -> dict[str, Any]:
-    stories = [scale_story(run) for run in variant.runs]
-    known = [story for story in stories if story is not None]
+    runs = [_run(run) for run in variant.runs]
+    stories = [run["loss_scale"] for run in runs if run["loss_scale"] is not None]
     return {
         "label": variant.label,
         "precision": dataclasses.asdict(variant.precision)
@@ -97,21 +97,21 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
             len(run.result["epoch_time_sec"]) < 2 for run in variant.runs
         ),
         "skipped_steps": {
-            "total": sum(story.skipped for story in known),
-            "of": sum(story.steps for story in known),
-            "per_run": [story.skipped for story in known],
+            "total": sum(story["skipped"] for story in stories),
+            "of": sum(story["steps"] for story in stories),
+            "per_run": [story["skipped"] for story in stories],
         }
-        if known
+        if stories
         else None,
         "final_scale": {
-            "min": min(story.final for story in known),
-            "max": max(story.final for story in known),
+            "min": min(story["final"] for story in stories),
+            "max": max(story["final"] for story in stories),
         }
-        if known
+        if stories
         else None,
         "comparison": _comparison(variant.comparison),
         "verdict": verdict.sentences(variant, group),
-        "runs": [_run(run) for run in variant.runs],
+        "runs": runs,
     }
 
 

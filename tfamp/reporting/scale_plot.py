@@ -12,6 +12,7 @@ from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group, Variant
 from tfamp.reporting.plot_style import Picture, Style
 from tfamp.reporting.runs import Run
+from tfamp.reporting.scale_story import skipped_steps
 from tfamp.run import records
 
 
@@ -64,16 +65,6 @@ def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
         + " ".join(alt),
         caption=caption,
     )
-
-
-def skipped_steps(run: Run) -> list[int]:
-    """The steps at which the count of skipped steps went up."""
-    found, before = [], 0.0
-    for step, total in run.series(records.SKIPPED_TOTAL):
-        if total > before:
-            found.append(step)
-        before = total
-    return found
 
 
 def _draw(axes: Axes, run: Run, style: Style) -> int:

@@ -70,7 +70,7 @@ def scale_story(run: Run) -> ScaleStory | None:
         return None
     late = Counter(scales[len(scales) // 2 :])
     after = [*scales[1:], result["final"]]
-    skips = _skips(run)
+    skips = skipped_steps(run)
     return ScaleStory(
         mode=result["mode"],
         initial=scales[0],
@@ -83,7 +83,8 @@ def scale_story(run: Run) -> ScaleStory | None:
     )
 
 
-def _skips(run: Run) -> list[int]:
+def skipped_steps(run: Run) -> list[int]:
+    """The steps at which the count of skipped steps went up."""
     totals = run.series(records.SKIPPED_TOTAL)
     before = [0, *(total for _, total in totals)]
     return [step for (step, total), old in zip(totals, before, strict=False) if total > old]

@@ -144,6 +144,9 @@ def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
     common = list(train_flags)
     if not gives_jit_compile(train_flags):
         common.append("--jit_compile")
+    parsed = run_flags.parse(common)
+    shaping = [name for name in config_lib.DYNAMIC_SCALE_FLAGS if parsed[name].present]
+    used: set[str] = set()
     cells = []
     for seed_number, seed in enumerate(matrix.seeds):
         groups = itertools.product(matrix.models, matrix.datasets, matrix.loops)
@@ -159,9 +162,19 @@ def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
                     loss_scale=loss_scale,
                     logdir=logdir,
                 )
-                cells.append(_cell(values, _for_scale(values, common)))
+                idle = [name for name in shaping if not _shapes(name, values)]
+                used.update(set(shaping) - set(idle))
+                cells.append(
+                    _cell(values, run_flags.as_arguments(parsed, but=idle) if idle else common)
+                )
     _refuse_same_names(cells)
-    _refuse_unused_scale_flags(cells, common)
+    for name in shaping:
+        if name not in used:
+            raise InputError(
+                f"--{name} after '--', but no cell has a loss scale that it shapes. Add "
+                f"{' or '.join(config_lib.FLOAT16_POLICIES)} to --policies and dynamic to "
+                f"--loss_scales, or leave --{name} out."
+            )
     return cells
 
 
@@ -170,29 +183,12 @@ def gives_jit_compile(train_flags: Sequence[str]) -> bool:
     return bool(run_flags.parse(train_flags)["jit_compile"].present)
 
 
-def _for_scale(values: Config, common: Sequence[str]) -> Sequence[str]:
-    """Leaves out the flags that shape a loss scale which this cell does not have."""
-    shaping = set(config_lib.DYNAMIC_SCALE_FLAGS)
-    if values.policy in config_lib.FLOAT16_POLICIES and values.loss_scale != "none":
-        # A static scale has a bound on skips too.
-        shaping -= shaping if values.loss_scale == "dynamic" else {"max_skipped_in_a_row"}
-    parsed = run_flags.parse(common)
-    if not any(parsed[name].present for name in shaping):
-        return common
-    return run_flags.as_arguments(parsed, but=shaping)
-
-
-def _refuse_unused_scale_flags(cells: Sequence[Cell], common: Sequence[str]) -> None:
-    parsed = run_flags.parse(common)
-    for name in config_lib.DYNAMIC_SCALE_FLAGS:
-        if parsed[name].present and not any(
-            run_flags.parse(cell.arguments)[name].present for cell in cells
-        ):
-            raise InputError(
-                f"--{name} after '--', but no cell has a loss scale that it shapes. Add "
-                f"{' or '.join(config_lib.FLOAT16_POLICIES)} to --policies and dynamic to "
-                f"--loss_scales, or leave --{name} out."
-            )
+def _shapes(flag: str, values: Config) -> bool:
+    """Whether a flag of DYNAMIC_SCALE_FLAGS says something of this cell's loss scale."""
+    if values.policy not in config_lib.FLOAT16_POLICIES or values.loss_scale == "none":
+        return False
+    # A static scale has a bound on skips too.
+    return values.loss_scale == "dynamic" or flag == "max_skipped_in_a_row"
 
 
 def _cell(values: Config, common: Sequence[str]) -> Cell:
