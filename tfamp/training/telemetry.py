@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -11,26 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.precision.unscaled import warn_if_unscaled
-from tfamp.run import dashboard, memory, records
+from tfamp.run import memory, records
 from tfamp.run.clock import StepClock
 from tfamp.run.directory import RunDirectory, write_json
-
-_COLUMNS = {
-    "loss": records.TRAIN_LOSS,
-    "learning_rate": records.LEARNING_RATE,
-    "grad_norm": records.GRADIENT_NORM,
-}
-_GRADIENT_SHARES = {
-    "grad_zero_fraction": records.GRADIENT_ZEROS,
-    "grad_non_finite_fraction": records.GRADIENT_NON_FINITE,
-}
-_SCALE_COUNTERS = {
-    "growth_counter": records.GROWTH_COUNTER,
-    "skipped_total": records.SKIPPED_TOTAL,
-    "skipped_in_a_row": records.SKIPPED_IN_A_ROW,
-}
+from tfamp.training.books import HistoryBooks, books_of
+from tfamp.training.row_files import RowFiles
 
 
 class PrecisionTelemetry(keras.callbacks.Callback):
@@ -74,13 +59,11 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         self.step = 0
         self.epoch_times: list[float] = []
         self.device_peak = 0
-        self.first_skips: list[int] = []
-        self.scales_seen: list[float] = []
-        self.last_row: dict[str, Any] = {}
-        self.last_epoch: dict[str, Any] = {}
         self.first_call_seconds: float | None = None
         self._overwrite = overwrite
         self._owns_result = owns_result
+        self._files: RowFiles | None = None
+        self._books: HistoryBooks | None = None
         self._is_open = False
 
     # Keras's hooks, in the order in which they are called.
@@ -91,26 +74,14 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             self.directory.prepare(self._overwrite)
             version = {"schema_version": records.SCHEMA_VERSION}
             write_json(self.directory.config, version | {"command_line": sys.argv})
-        self._rows = records.RowWriter(self.directory.metrics)
-        self._train = dashboard.ScalarWriter(self.directory.path / "train")
-        self._validation = dashboard.ScalarWriter(self.directory.path / "validation")
+        self._files = RowFiles(self.directory)
         self._is_open = True
         self._device = memory.training_device()
-        optimizer = self.model.optimizer
-        self._optimizer = optimizer if isinstance(optimizer, LossScaleOptimizer) else None
-        self._recorded_before = self._optimizer.history()[0] if self._optimizer else 0
-        self._recorded = self._recorded_before
-        executes = max(1, getattr(self.model, "steps_per_execution", 1))
+        self._books = books_of(self.model.optimizer, self.step)
         self._mark_every = self.log_every
-        if self._optimizer:
-            room = self._optimizer.history_size - executes + 1
-            if room < 1:
-                raise ValueError(
-                    f"steps_per_execution={executes} exceeds the optimizer's history of "
-                    f"{self._optimizer.history_size} steps. Set history={executes} or more "
-                    "on LossScaleOptimizer."
-                )
-            self._mark_every = min(self.log_every, room)
+        if self._books:
+            executes = max(1, getattr(self.model, "steps_per_execution", 1))
+            self._mark_every = min(self.log_every, self._books.longest_wait(executes))
         warn_if_unscaled(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -150,16 +121,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         _put(values, records.VALIDATION_LOSS, logs.get("val_loss"))
         _put(values, records.VALIDATION_ACCURACY, logs.get(f"val_{_accuracy_name(logs)}"))
         values |= self._epoch_figures
-        self._rows.write("epoch", self.step, epoch, values)
-        self._rows.flush()
-        train = {n: v for n, v in values.items() if not n.startswith(("validation/", "train/"))}
-        self._train.write(self.step, train)
-        self._train.flush()
-        self._validation.write(
-            self.step, {n: v for n, v in values.items() if n.startswith("validation/")}
-        )
-        self._validation.flush()
-        self.last_epoch = values
+        if self._files:
+            self._files.write_epoch(self.step, epoch, values)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the last rows and, in a script of the user's, the result."""
@@ -172,29 +135,37 @@ class PrecisionTelemetry(keras.callbacks.Callback):
 
     def event(self, name: str, values: dict[str, Any] | None = None) -> None:
         """Writes an event row, after the rows of the steps before it."""
-        if self._is_open:
+        if self._is_open and self._files:
             try:
                 self._write_steps({})
             finally:
                 epoch = getattr(self, "_epoch", 0)
-                self._rows.write("event", self.step, epoch, {"event": name} | (values or {}))
+                self._files.write_event(self.step, epoch, name, values or {})
 
     def close(self) -> None:
         """Writes the steps that are still on the device and closes the files; safe to repeat."""
-        if not self._is_open:
+        if not self._is_open or self._files is None:
             return
         self._is_open = False
         try:
             self._write_steps({})
         finally:
-            self._rows.close()
-            self._train.close()
-            self._validation.close()
+            self._files.close()
+
+    @property
+    def last_row(self) -> dict[str, Any]:
+        """The figures of the last step that was read; empty before the first."""
+        return self._files.last_step_row if self._files else {}
+
+    @property
+    def last_epoch(self) -> dict[str, Any]:
+        """The figures of the last epoch; empty before its end."""
+        return self._files.last_epoch_row if self._files else {}
 
     def result(self) -> dict[str, Any]:
         """The figures of the run so far, under result.json's names; see CONTRIBUTING.md."""
         step_time = self.clock.summary()
-        optimizer = getattr(self, "_optimizer", None)
+        optimizer = self._books.optimizer if self._books else None
         figures = {
             "epochs": len(self.epoch_times),
             "steps_attempted": optimizer.steps_attempted if optimizer else self.step,
@@ -212,25 +183,11 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             ),
             "device_peak_bytes": self.device_peak or None,
             "host_peak_rss_bytes": memory.host_peak_rss_bytes(),
-            "loss_scale": self._loss_scale_result(optimizer),
+            "loss_scale": self._books.loss_scale_result() if self._books else None,
         }
         return {
             name: records.to_json_number(value) if isinstance(value, float) else value
             for name, value in figures.items()
-        }
-
-    def _loss_scale_result(self, optimizer: LossScaleOptimizer | None) -> dict[str, Any] | None:
-        if optimizer is None or not optimizer.is_scaling:
-            return None
-        seen = [*self.scales_seen, optimizer.scale]
-        return {
-            "mode": "dynamic" if optimizer.dynamic else "static",
-            "initial": optimizer.initial_scale,
-            "final": optimizer.scale,
-            "min": min(seen),
-            "max": max(seen),
-            "skipped": optimizer.skipped_total,
-            "first_skips": self.first_skips,
         }
 
     # How it is done.
@@ -248,10 +205,11 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             if self.batch_size:
                 figures[records.THROUGHPUT] = 1e3 * self.batch_size / window.step_ms
         self._write_steps(figures)
-        self._rows.flush()
+        if self._files:
+            self._files.flush()
         self._marked = self.step
-        if self._optimizer and self._optimizer.is_scaling:
-            self._optimizer.raise_if_collapsed()
+        if self._books:
+            self._books.raise_if_collapsed()
 
     def _window_means(self, logs: Any) -> dict[str, float]:
         # Keras reports means since the epoch began; two of them give the mean between.
@@ -264,45 +222,17 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         return {
             rows[key]: (mean * done - means_before.get(key, 0.0) * before) / (done - before)
             for key, mean in means.items()
-            if key == "accuracy" or self._optimizer is None
+            if key == "accuracy" or self._books is None
         }
 
     def _write_steps(self, figures: dict[str, float]) -> None:
-        if self._optimizer is None:
-            if figures:
-                self._write_step(self.step, figures)
-            return
-        count, columns = self._optimizer.history(self._recorded)
-        new = len(columns["loss"])
-        first = count - new - self._recorded_before + 1
-        for i in range(new):
-            row = self._step_row({name: column[i] for name, column in columns.items()})
-            step = first + i
-            if row.get(records.SKIPPED_IN_A_ROW) and columns["is_update"][i]:
-                self.first_skips = [*self.first_skips, step][:10]
-            self._write_step(step, row | figures if i == new - 1 else row)
-        self._recorded = count
-
-    def _step_row(self, entry: dict[str, np.float32]) -> dict[str, Any]:
-        row: dict[str, Any] = {name: float(entry[key]) for key, name in _COLUMNS.items()}
-        if not entry["is_update"]:
-            del row[records.GRADIENT_NORM]
-        # NaN where the optimizer does not count, or has only accumulated.
-        shares = {name: float(entry[key]) for key, name in _GRADIENT_SHARES.items()}
-        row |= {name: share for name, share in shares.items() if not math.isnan(share)}
-        if self._optimizer and self._optimizer.is_scaling:
-            row[records.SCALE] = float(entry["scale"])
-            row |= {name: int(entry[key]) for key, name in _SCALE_COUNTERS.items()}
-            self.scales_seen = [
-                min([*self.scales_seen[:1], row[records.SCALE]]),
-                max([*self.scales_seen[1:], row[records.SCALE]]),
-            ]
-        return row
-
-    def _write_step(self, step: int, row: dict[str, Any]) -> None:
-        self._rows.write("step", step, self._epoch, row)
-        self._train.write(step, row)
-        self.last_row = row
+        # Figures of the window stand in the row of its last step.
+        rows = list(self._books.read()) if self._books else [(self.step, {})]
+        if rows and figures:
+            rows[-1] = (rows[-1][0], rows[-1][1] | figures)
+        for step, row in rows:
+            if row and self._files:
+                self._files.write_step(step, self._epoch, row)
 
     def _end_epoch_training(self) -> None:
         if not getattr(self, "_is_epoch_open", False):
