@@ -1,13 +1,16 @@
 """tfamp: a mixed-precision training lab for TensorFlow and Keras 3.
 
 The names below import TensorFlow when they are first used, not before, so that
-`--helpshort` and the report need none.
+`--helpshort` and the report need none. `keras.models.load_model` finds tfamp's classes in a
+file from here on, whichever of the two is imported first.
 """
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
+
+from tfamp import registration
 
 __version__ = "0.1.0"
 
@@ -28,3 +31,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+registration.register()

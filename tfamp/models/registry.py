@@ -5,8 +5,6 @@ Checking a name costs nothing; Keras and the networks are imported when one is b
 
 from __future__ import annotations
 
-import importlib
-import os
 from typing import TYPE_CHECKING
 
 from tfamp.models import user_model
@@ -70,22 +68,3 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     from tfamp.models import resnet
 
     return resnet.build(name, input_shape, num_classes)
-
-
-def load(path: str | os.PathLike[str]) -> keras.Model:
-    """Loads a `.keras` file of a named model.
-
-    Keras finds a custom layer only when its module has been imported, so `keras.models.
-    load_model` alone fails in a fresh process; this imports the modules first.
-
-    Args:
-        path: A file that `model.save` wrote.
-
-    Returns:
-        The model, with the precision policies it was saved with.
-    """
-    import keras
-
-    for module in ("resnet", "vit_layers"):
-        importlib.import_module(f"tfamp.models.{module}")
-    return keras.models.load_model(path)
