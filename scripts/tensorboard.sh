@@ -72,8 +72,10 @@ noise='^WARNING: All log messages before absl::InitializeLog'
 noise+='|^I0000 |^To enable the following instructions:'
 noise+='|^E0000 .*failed call to cuInit'
 
-printf 'tfamp: open http://%s:%s/#custom_scalars once the server is up (a few seconds)\n' \
-  "$host" "$port"
+# Unsmoothed, as a loss scale moves in steps.
+view='?smoothing=0#custom_scalars&_smoothingWeight=0'
+printf 'tfamp: open http://%s:%s/%s once the server is up (a few seconds)\n' \
+  "$host" "$port" "$view"
 # --load_fast=true is what TensorBoard does by default here, less a notice about it.
 exec "$tfamp_python" -m tensorboard.main --logdir "$logdir" --load_fast=true \
   "${own_arguments[@]}" "$@" \

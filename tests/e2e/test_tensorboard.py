@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 from tensorboard_server import serve, session_groups, wait_until_loaded
 
-from tfamp.run import records
+from tfamp.run import dashboard, records
 from tfamp.run.config import Config, resolve
 
 LOOPS = ("fit", "custom")
@@ -35,6 +35,8 @@ TRAIN_TAGS = {
     "memory/host_peak_rss_bytes",
 }
 VALIDATION_TAGS = {"validation/loss", "validation/accuracy"}
+# Beside the rows' names, in TensorBoard only.
+OWN_TAGS = {"scale/log2", "hparams/validation_accuracy"}
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +67,16 @@ def ask(runs):
         yield get
 
 
-def rows_by_tag(run):
-    """(step, value) of each name; for train/ figures the step rows, as the epoch's are means."""
+def rows_by_tag(run, with_own=True):
+    """(step, value) of each tag; for train/ figures the step rows, as the epoch's are means."""
     series = defaultdict(list)
     for row in run.rows:
         for name, value in row.items():
             if "/" in name and not (row["kind"] == "epoch" and name.startswith("train/")):
                 series[name].append((row["step"], value))
+    if with_own:
+        series[dashboard.LOG2_SCALE] = [(n, math.log2(scale)) for n, scale in series[records.SCALE]]
+        series[dashboard.HPARAMS_ACCURACY] = series[records.VALIDATION_ACCURACY]
     return series
 
 
@@ -89,23 +94,29 @@ def test_event_files_hold_the_names_of_the_rows_and_their_values(loop, runs):
     for folder in ("train", "validation"):
         events = EventAccumulator(str(runs[loop].path / folder), size_guidance={"tensors": 0})
         events.Reload()
-        for tag in events.Tags()["tensors"]:
+        for tag in events.PluginTagToContent("scalars"):
             assert tag not in found
             found[tag] = [
                 (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
                 for event in events.Tensors(tag)
             ]
-    assert set(found) == set(expected) == TRAIN_TAGS | VALIDATION_TAGS
+    assert set(found) == set(expected) == TRAIN_TAGS | VALIDATION_TAGS | OWN_TAGS
     for tag, series in found.items():
         same(series, expected[tag])
+
+
+def test_the_rows_have_nothing_that_is_tensorboards_alone(runs):
+    for run in runs.values():
+        assert set(rows_by_tag(run, with_own=False)) == TRAIN_TAGS | VALIDATION_TAGS
 
 
 def test_tags_and_runs(ask, runs):
     tags = {run: set(found) for run, found in ask("scalars/tags").items()}
     for loop in LOOPS:
-        assert tags[f"run_{loop}/train"] == TRAIN_TAGS
+        assert tags[f"run_{loop}/train"] == TRAIN_TAGS | OWN_TAGS
         assert tags[f"run_{loop}/validation"] == VALIDATION_TAGS
-    assert sorted(run for run, found in tags.items() if found) == [
+    # Nothing is listed that has no chart.
+    assert sorted(tags) == [
         "run_custom/train",
         "run_custom/validation",
         "run_fit/train",
@@ -121,24 +132,25 @@ def test_values_are_those_of_the_rows(loop, ask, runs):
     assert expected[records.SKIPPED_TOTAL][-1][1] >= 1
     non_finite = [share for _, share in expected[records.GRADIENT_NON_FINITE]]
     assert len(non_finite) == 8 and non_finite[0] > 0.0 == non_finite[-1]
-    for tag in sorted(TRAIN_TAGS | VALIDATION_TAGS):
+    for tag in sorted(TRAIN_TAGS | VALIDATION_TAGS | OWN_TAGS):
         folder = "validation" if tag in VALIDATION_TAGS else "train"
         served = ask("scalars/scalars", run=f"run_{loop}/{folder}", tag=tag)
         same([(step, value) for _, step, value in served], expected[tag])
 
 
 METRICS = {
-    ("validation", "validation/accuracy"),
-    ("train", "time/step_ms"),
-    ("train", "memory/device_peak_bytes"),
+    ("", "hparams/validation_accuracy"),
+    ("", "time/step_ms"),
+    ("", "memory/device_peak_bytes"),
 }
 
 
 def test_the_hparams_tab_compares_the_runs(ask, runs):
     experiment = ask("hparams/experiment", {"experimentName": ""})
-    assert {info["name"] for info in experiment["hparamInfos"]} == {
-        "policy", "loss_scale", "model", "dataset", "loop", "seed",
-    }  # fmt: skip
+    # The tab shows five of them until others are ticked, the first in this order.
+    assert [info["name"] for info in experiment["hparamInfos"]] == [
+        "batch_size", "learning_rate", "loss_scale", "model", "policy", "dataset", "loop", "seed",
+    ]  # fmt: skip
     metrics = {(info["name"]["group"], info["name"]["tag"]) for info in experiment["metricInfos"]}
     assert metrics == METRICS
 
@@ -155,6 +167,8 @@ def test_hparams_sessions_have_values(ask, runs):
             "dataset": "fashion_mnist_mini",
             "model": run.result["model"],
             "loop": loop,
+            "learning_rate": 0.1,
+            "batch_size": 50,
             "seed": 5,
         }
         values = {
@@ -176,7 +190,8 @@ def test_the_custom_scalars_tab_has_the_layout(ask, runs):
     assert charts == {
         "Did it learn": ["Accuracy", "Loss"],
         "What loss scaling did": [
-            "Loss scale", "Skipped steps", "Gradient norm, unscaled", "Share of zero gradients",
+            "Loss scale, as a power of two (log2)", "Skipped steps", "Gradient norm, unscaled",
+            "Share of zero gradients",
         ],
         "What it cost": ["Step time (ms)", "Device memory peak (bytes)", "Examples per second"],
     }  # fmt: skip

@@ -62,7 +62,8 @@ def summaries(tmp_path):
     writer.write_summary(dashboard.layout())
     writer.write_summary(dashboard.experiment())
     hparams = {"policy": "mixed_float16", "loss_scale": "1024", "model": "vit_tiny",
-               "dataset": "cifar10", "loop": "fit", "seed": 3}  # fmt: skip
+               "dataset": "cifar10", "loop": "fit", "learning_rate": 0.05, "batch_size": 32,
+               "seed": 3}  # fmt: skip
     writer.write_summary(dashboard.session_start(hparams, "my_run"))
     writer.close()
     return read(tmp_path)
@@ -81,7 +82,7 @@ def test_the_layout_opens_on_what_matters(summaries):
             "Loss": ["^validation/loss$", "^train/loss$"],
         },
         "What loss scaling did": {
-            "Loss scale": ["^scale/value$"],
+            "Loss scale, as a power of two (log2)": ["^scale/log2$"],
             "Skipped steps": ["^scale/skipped_total$"],
             "Gradient norm, unscaled": ["^grad/global_norm$"],
             "Share of zero gradients": ["^grad/zero_fraction$"],
@@ -98,12 +99,12 @@ def test_the_experiment_compares_choices_by_accuracy_time_and_memory(summaries):
     content = summaries.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = metadata.parse_experiment_plugin_data(content)
     assert [info.name for info in experiment.hparam_infos] == [
-        "policy", "loss_scale", "model", "dataset", "loop", "seed",
+        "policy", "loss_scale", "model", "learning_rate", "batch_size", "dataset", "loop", "seed",
     ]  # fmt: skip
     assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
-        ("validation", records.VALIDATION_ACCURACY),
-        ("train", records.STEP_TIME),
-        ("train", records.DEVICE_PEAK),
+        ("", dashboard.HPARAMS_ACCURACY),
+        ("", records.STEP_TIME),
+        ("", records.DEVICE_PEAK),
     ]
 
 
@@ -115,5 +116,40 @@ def test_the_session_has_the_runs_choices(summaries):
     assert session.hparams["model"].string_value == "vit_tiny"
     assert session.hparams["dataset"].string_value == "cifar10"
     assert session.hparams["loop"].string_value == "fit"
+    assert session.hparams["learning_rate"].number_value == 0.05
+    assert session.hparams["batch_size"].number_value == 32
     assert session.hparams["seed"].number_value == 3
     assert session.group_name == "my_run"
+
+
+def test_a_run_has_two_folders_and_no_event_file_above_them(tmp_path):
+    events = dashboard.RunEvents(tmp_path / "run", {"policy": "float32"})
+    events.write_step(1, {"train/loss": 2.0})
+    events.write_epoch(1, {"train/loss": 2.0, "validation/accuracy": 0.5, "time/epoch_sec": 3.0})
+    events.close()
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["train", "validation"]
+    train, validation = (read(tmp_path / "run" / name) for name in ("train", "validation"))
+    assert series(validation, "validation/accuracy") == [(1, 0.5)]
+    assert series(train, "train/loss") == [(1, 2.0)]
+    assert series(train, "time/epoch_sec") == [(1, 3.0)]
+    assert series(train, dashboard.HPARAMS_ACCURACY) == [(1, 0.5)]
+    # One file each: TensorBoard leaves a file for good when a later one begins.
+    assert [len(list((tmp_path / "run" / name).iterdir())) for name in ("train", "validation")] == [
+        1, 1,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scale", "logarithm"),
+    [(2.0**15, [15.0]), (2.0**-14, [-14.0]), (1000.0, [math.log2(1000)]), (0.0, []),
+     (math.inf, []), (math.nan, [])],
+)  # fmt: skip
+def test_the_loss_scale_is_there_as_a_power_of_two_too(scale, logarithm, tmp_path):
+    events = dashboard.RunEvents(tmp_path)
+    events.write_step(1, {"scale/value": scale})
+    events.write_step(2, {"train/loss": 1.0})
+    events.close()
+    train = read(tmp_path / "train")
+    tags = train.Tags()["tensors"]
+    found = [v for _, v in series(train, "scale/log2")] if "scale/log2" in tags else []
+    assert found == pytest.approx(logarithm)

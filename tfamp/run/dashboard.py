@@ -1,7 +1,12 @@
-"""The run in TensorBoard: event files, the HParams session, the layout that opens on the point."""
+"""The run in TensorBoard: event files, the HParams session, the layout that opens on the point.
+
+TensorBoard lists every folder with an event file as a run. A run of tfamp has two, `train/` and
+`validation/`, and nothing above them, which would be listed as a run without a single chart.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +16,9 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.custom_scalar import summary as custom_scalar_summary
+from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.plugins.hparams import summary_v2 as hparams_summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tfamp.run import records
@@ -19,6 +26,25 @@ from tfamp.run import records
 _SCALARS = SummaryMetadata(
     plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
 )
+
+# Tags that only TensorBoard has. Its custom scalars have no logarithmic axis, on which halvings
+# and doublings are steps of one height; and the HParams tab reads the figures of the folder alone
+# that holds the session.
+LOG2_SCALE = "scale/log2"
+HPARAMS_ACCURACY = "hparams/validation_accuracy"
+
+# What the HParams tab compares runs by, and whether it is among the five columns that are shown
+# until others are ticked: TensorBoard takes those that are said to differ, by their names.
+_HPARAMS = {
+    "policy": True,
+    "loss_scale": True,
+    "model": True,
+    "learning_rate": True,
+    "batch_size": True,
+    "dataset": False,
+    "loop": False,
+    "seed": False,
+}
 
 # Charts of the custom-scalars tab: title, and the tags in it as regular expressions.
 _CHARTS = (
@@ -32,7 +58,7 @@ _CHARTS = (
     (
         "What loss scaling did",
         (
-            ("Loss scale", (records.SCALE,)),
+            ("Loss scale, as a power of two (log2)", (LOG2_SCALE,)),
             ("Skipped steps", (records.SKIPPED_TOTAL,)),
             ("Gradient norm, unscaled", (records.GRADIENT_NORM,)),
             ("Share of zero gradients", (records.GRADIENT_ZEROS,)),
@@ -86,6 +112,50 @@ class ScalarWriter:
         self._writer.close()
 
 
+class RunEvents:
+    """Both event files of one run: figures, and what the tabs of TensorBoard open on.
+
+    Args:
+        run_directory: The run's folder.
+        hparams: The values of `experiment`'s choices; the run is compared in the HParams tab
+            where they are given.
+    """
+
+    def __init__(
+        self, run_directory: Path, hparams: Mapping[str, str | int | float] | None = None
+    ) -> None:
+        self._train = ScalarWriter(run_directory / "train")
+        self._validation = ScalarWriter(run_directory / "validation")
+        self._train.write_summary(layout())
+        if hparams is not None:
+            self._train.write_summary(experiment())
+            self._train.write_summary(session_start(hparams, run_directory.name))
+
+    def write_step(self, step: int, row: Mapping[str, Any]) -> None:
+        """Writes the figures of one step."""
+        scale = row.get(records.SCALE, 0.0)
+        logarithm = {LOG2_SCALE: math.log2(scale)} if 0.0 < scale < math.inf else {}
+        self._train.write(step, {**row, **logarithm})
+
+    def write_epoch(self, step: int, row: Mapping[str, Any]) -> None:
+        """Writes the figures of one epoch.
+
+        Training figures are there step by step; two values at one step would be a zigzag.
+        """
+        validation = {n: v for n, v in row.items() if n.startswith("validation/")}
+        train = {n: v for n, v in row.items() if not n.startswith(("validation/", "train/"))}
+        if records.VALIDATION_ACCURACY in row:
+            train[HPARAMS_ACCURACY] = row[records.VALIDATION_ACCURACY]
+        for writer, values in ((self._train, train), (self._validation, validation)):
+            writer.write(step, values)
+            writer.flush()
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        self._train.close()
+        self._validation.close()
+
+
 def layout() -> Summary:
     """The custom-scalars layout: accuracy, loss scale, step time and memory on one page."""
     categories = []
@@ -104,26 +174,23 @@ def layout() -> Summary:
 def experiment() -> Summary:
     """What the HParams tab compares: the choices, and the figures they are judged by."""
     metrics = (
-        (records.VALIDATION_ACCURACY, "validation", "Validation accuracy"),
-        (records.STEP_TIME, "train", "Step time (ms)"),
-        (records.DEVICE_PEAK, "train", "Device memory peak (bytes)"),
+        (HPARAMS_ACCURACY, "Validation accuracy"),
+        (records.STEP_TIME, "Step time (ms)"),
+        (records.DEVICE_PEAK, "Device memory peak (bytes)"),
     )
-    return hparams_summary.hparams_config_pb(
-        hparams=[
-            hparams_summary.HParam("policy"),
-            hparams_summary.HParam("loss_scale"),
-            hparams_summary.HParam("model"),
-            hparams_summary.HParam("dataset"),
-            hparams_summary.HParam("loop"),
-            hparams_summary.HParam("seed"),
-        ],
-        metrics=[
-            hparams_summary.Metric(tag, group=group, display_name=name)
-            for tag, group, name in metrics
-        ],
+    summary = hparams_summary.hparams_config_pb(
+        hparams=[hparams_summary.HParam(name) for name in _HPARAMS],
+        metrics=[hparams_summary.Metric(tag, display_name=name) for tag, name in metrics],
     )
+    (value,) = summary.value
+    found = hparams_metadata.parse_experiment_plugin_data(value.metadata.plugin_data.content)
+    for info in found.hparam_infos:
+        info.differs = _HPARAMS[info.name]
+    content = HParamsPluginData(experiment=found, version=hparams_metadata.PLUGIN_DATA_VERSION)
+    value.metadata.plugin_data.content = content.SerializeToString()
+    return summary
 
 
-def session_start(hparams: Mapping[str, str | int], name: str) -> Summary:
+def session_start(hparams: Mapping[str, str | int | float], name: str) -> Summary:
     """The HParams session of one run: a value for each choice of `experiment`."""
     return hparams_summary.hparams_pb(dict(hparams), trial_id=name)

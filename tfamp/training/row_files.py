@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tfamp.run import dashboard, records
@@ -13,32 +14,29 @@ class RowFiles:
 
     Args:
         directory: The run's folder, prepared.
+        hparams: What TensorBoard's HParams tab compares the run by; None leaves it out there.
     """
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(
+        self, directory: RunDirectory, hparams: Mapping[str, str | int | float] | None = None
+    ) -> None:
         self._rows = records.RowWriter(directory.metrics)
-        self._train = dashboard.ScalarWriter(directory.path / "train")
-        self._validation = dashboard.ScalarWriter(directory.path / "validation")
+        self._events = dashboard.RunEvents(directory.path, hparams)
         self.last_step_row: dict[str, Any] = {}
         self.last_epoch_row: dict[str, Any] = {}
 
     def write_step(self, step: int, epoch: int, row: dict[str, Any]) -> None:
         """Writes the row of one step."""
         self._rows.write("step", step, epoch, row)
-        self._train.write(step, row)
+        self._events.write_step(step, row)
         self.last_step_row = row
 
     def write_epoch(self, step: int, epoch: int, row: dict[str, Any]) -> None:
         """Writes the row of an epoch that ended at `step`, and hands all to the system."""
         self._rows.write("epoch", step, epoch, row)
-        # TensorBoard has training figures step by step; two values at one step would be a zigzag.
-        costs = {n: v for n, v in row.items() if not n.startswith(("validation/", "train/"))}
-        self._train.write(step, costs)
-        self._validation.write(step, {n: v for n, v in row.items() if n.startswith("validation/")})
+        self._events.write_epoch(step, row)
         self.last_epoch_row = row
         self._rows.flush()
-        self._train.flush()
-        self._validation.flush()
 
     def write_event(self, step: int, epoch: int, name: str, values: dict[str, Any]) -> None:
         """Writes that something happened."""
@@ -51,5 +49,4 @@ class RowFiles:
     def close(self) -> None:
         """Flushes and closes all files."""
         self._rows.close()
-        self._train.close()
-        self._validation.close()
+        self._events.close()

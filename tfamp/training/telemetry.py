@@ -55,6 +55,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         self.directory = RunDirectory(run_directory)
         self.log_every = log_every
         self.batch_size = batch_size
+        self.hparams: dict[str, str | int | float] | None = None
         self.clock = StepClock()
         self.step = 0
         self.epoch_times: list[float] = []
@@ -74,7 +75,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             self.directory.prepare(self._overwrite)
             version = {"schema_version": records.SCHEMA_VERSION}
             write_json(self.directory.config, version | {"command_line": sys.argv})
-        self._files = RowFiles(self.directory)
+        self._files = RowFiles(self.directory, self.hparams)
         self._is_open = True
         self._device = memory.training_device()
         self._books = books_of(self.model.optimizer, self.step)

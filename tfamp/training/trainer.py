@@ -16,7 +16,7 @@ from tfamp.data import registry as data_registry
 from tfamp.models import registry as model_registry
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
-from tfamp.run import dashboard, memory, provenance, records
+from tfamp.run import memory, provenance, records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory, write_json
 from tfamp.run.errors import InputError
@@ -166,7 +166,7 @@ def train(
                 batch_size=config.batch_size,
                 owns_result=False,
             )
-            _write_dashboard(run, directory)
+            telemetry.hparams = _hparams(run)
             _loop(run, telemetry, stop)
         except InputError:
             raise
@@ -273,21 +273,19 @@ def _trainable(model: keras.Model) -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def _write_dashboard(run: Run, directory: RunDirectory) -> None:
+def _hparams(run: Run) -> dict[str, str | int | float]:
+    """What TensorBoard's HParams tab compares runs by."""
     config = run.config
-    writer = dashboard.ScalarWriter(directory.path)
-    writer.write_summary(dashboard.layout())
-    writer.write_summary(dashboard.experiment())
-    hparams: dict[str, str | int] = {
+    return {
         "policy": config.policy,
         "loss_scale": _loss_scale_choice(run),
         "model": config.model,
         "dataset": config.dataset,
         "loop": config.loop,
+        "learning_rate": config.learning_rate or 0.0,
+        "batch_size": config.batch_size,
         "seed": config.seed,
     }
-    writer.write_summary(dashboard.session_start(hparams, directory.path.name))
-    writer.close()
 
 
 def _loss_scale_choice(run: Run) -> str:
