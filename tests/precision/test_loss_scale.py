@@ -206,3 +206,47 @@ def test_compile_does_not_wrap_it_again():
     optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD())
     model.compile(optimizer, loss="mse")
     assert model.optimizer is optimizer
+
+
+def test_a_name_or_a_config_stands_for_an_optimizer(tmp_path):
+    """As in `compile`, and as the same optimizer in a saved config."""
+    named = tfamp.LossScaleOptimizer("adam")
+    assert type(named.inner_optimizer) is keras.optimizers.Adam
+    made = tfamp.LossScaleOptimizer(keras.optimizers.Adam(name=named.inner_optimizer.name))
+    assert named.get_config() | {"name": made.name} == made.get_config()
+    again = tfamp.LossScaleOptimizer.from_config(named.get_config())
+    assert again.get_config() == named.get_config()
+    given = {"class_name": "SGD", "config": {"learning_rate": 0.5}}
+    assert float(tfamp.LossScaleOptimizer(given).learning_rate) == 0.5
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(named, "mse")
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").optimizer
+    assert type(loaded.inner_optimizer) is keras.optimizers.Adam
+    assert loaded.steps_applied == 1
+
+
+@pytest.mark.parametrize("given", ["adamm", 0.001, None, keras.optimizers.Adam])
+def test_what_is_no_optimizer(given):
+    with pytest.raises(ValueError, match=r"^inner_optimizer=.*: it must be a keras\.optimizers"):
+        tfamp.LossScaleOptimizer(given)
+
+
+@pytest.mark.parametrize("kind", [tfamp.LossScaleOptimizer, UnscaledOptimizer])
+def test_no_gradients_are_no_step(kind):
+    """As with Keras's own optimizers, whose `apply` does nothing for an empty list."""
+    optimizer = kind(keras.optimizers.SGD(0.5))
+    optimizer.apply([], [])
+    assert optimizer.steps_attempted == 0
+    weight = keras.Variable([1.0])
+    optimizer = kind(keras.optimizers.SGD(0.5))
+    optimizer.build([weight])
+    tf.function(lambda: optimizer.apply([]))()
+    assert (optimizer.steps_attempted, weight.numpy().tolist()) == (0, [1.0])
+
+
+@pytest.mark.parametrize("kind", [tfamp.LossScaleOptimizer, UnscaledOptimizer])
+def test_gradients_that_are_all_none(kind):
+    with pytest.raises(ValueError, match=r"no gradient for any of 1 variables: all are None\. Com"):
+        kind(keras.optimizers.SGD(0.5)).apply([None], [keras.Variable([1.0])])

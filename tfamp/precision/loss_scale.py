@@ -72,7 +72,8 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
     raises; `load_weights` before `build` is remembered and taken up in `build`.
 
     Args:
-        inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights.
+        inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights, or its name,
+            such as `"adam"`, or config.
         initial_scale: float, the scale at the first step. 2^15 if None; with `dynamic=False` the
             inner optimizer's `loss_scale_factor`, and an error where there is none either.
         dynamic_growth_steps: int, clean steps in a row before the scale grows.
@@ -98,7 +99,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
 
     def __init__(
         self,
-        inner_optimizer: keras.optimizers.Optimizer,
+        inner_optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
         initial_scale: float | None = None,
         dynamic_growth_steps: int = 2000,
         name: str | None = None,
@@ -114,6 +115,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         counts_zeros: bool = False,
         **kwargs: Any,
     ) -> None:
+        inner_optimizer = _optimizer(inner_optimizer)
         if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
             raise ValueError(
                 f"inner_optimizer is a {type(inner_optimizer).__name__} already: the loss would "
@@ -218,6 +220,13 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
                 )
             with keras.name_scope(self.name, caller=self):
                 self.build(list(trainable_variables))
+        if not grads:
+            return  # Keras's own do nothing here either: there is nothing to train.
+        if all(grad is None for grad in grads):
+            raise ValueError(
+                f"apply() got no gradient for any of {len(grads)} variables: all are None. Compute "
+                "the loss from these variables, inside the tape's `with`."
+            )
         variables = list(trainable_variables or self._trainable_variables)
         grads = [gradients_lib.densified(g) for g in grads]
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -359,3 +368,21 @@ def _divided(grad: gradients_lib.Gradient, scale: tf.Tensor) -> gradients_lib.Gr
         values = tf.cast(grad.values, tf.float32) / scale
         return tf.IndexedSlices(values, grad.indices, grad.dense_shape)
     return tf.cast(grad, tf.float32) / scale
+
+
+def _optimizer(given: Any) -> keras.optimizers.Optimizer:
+    """What `compile` would make of a name or a config; an optimizer as it is."""
+    try:
+        optimizer = keras.optimizers.get(given)
+    except ValueError as error:
+        raise _no_optimizer(given) from error
+    if optimizer is None:
+        raise _no_optimizer(given)
+    return optimizer
+
+
+def _no_optimizer(given: Any) -> ValueError:
+    return ValueError(
+        f"inner_optimizer={given!r}: it must be a keras.optimizers.Optimizer or the name of one. "
+        "Pass keras.optimizers.Adam(1e-3), for example, or 'adam'."
+    )
