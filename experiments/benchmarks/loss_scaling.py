@@ -22,17 +22,24 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+import arguments
+from absl import flags
 
 from tfamp.run import quiet
 
-flags.DEFINE_integer("rounds", 31, "Rounds of the four trainers.", lower_bound=2)
-flags.DEFINE_integer("steps", 20, "Steps of each trainer in a round.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 64, "Examples a step.", lower_bound=1)
-flags.DEFINE_integer("accumulation_steps", None, "Of the inner optimizer.", lower_bound=2)
-flags.DEFINE_float("clip_global_norm", None, "Of the inner optimizer.", lower_bound=0.0)
+flags.DEFINE_integer("rounds", 31, "Rounds of the four trainers.")
+flags.DEFINE_integer("steps", 20, "Steps of each trainer in a round.")
+flags.DEFINE_integer("batch_size", 64, "Examples a step.")
+flags.DEFINE_integer("accumulation_steps", None, "Of the inner optimizer.")
+flags.DEFINE_float("clip_global_norm", None, "Of the inner optimizer.")
 flags.DEFINE_bool("jit_compile", True, "Compile the step with XLA.")
 flags.DEFINE_string("out", None, "JSON file to write.")
+# Quartiles need two rounds.
+for name, minimum in (("rounds", 2), ("steps", 1), ("batch_size", 1), ("accumulation_steps", 2)):
+    arguments.at_least(name, minimum)
+flags.register_validator(
+    "clip_global_norm", lambda norm: norm is None or norm > 0, "it must be above 0"
+)
 
 
 def trainer(whose: str, loop: str) -> Callable[[], None]:
@@ -98,7 +105,7 @@ def summary(ratios: list[float]) -> dict:
     }
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     quiet.import_tensorflow(float16=True)
     from tfamp.precision.policy import global_policy
     from tfamp.run import memory, provenance
@@ -151,4 +158,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    arguments.run(main)

@@ -20,16 +20,25 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+import arguments
+from absl import flags
 from interleave import Turns, paired_ratios
 
+from tfamp.run import config as config_lib
 from tfamp.run import quiet
+from tfamp.run.errors import unknown_name
 
 flags.DEFINE_integer("rounds", 60, "Timed turns of each trainer.")
 flags.DEFINE_integer("steps", 10, "Steps in a turn; a multiple of log_every, 10.")
 flags.DEFINE_integer("batch_size", 64, "Examples a step.")
 flags.DEFINE_list("policies", ["float32", "mixed_bfloat16"], "Policies to measure.")
 flags.DEFINE_string("out", None, "JSON file to write.")
+# Quartiles need two rounds.
+arguments.at_least("rounds", 2)
+arguments.at_least("batch_size", 1)
+flags.register_validator(
+    "steps", lambda steps: steps > 0 and steps % 10 == 0, "it must be a multiple of 10, from 10"
+)
 
 ENDLESS = 1_000_000
 
@@ -121,11 +130,14 @@ def measure(policy: str, rounds: int, steps: int, batch_size: int) -> dict:
     return report
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
+    values = flags.FLAGS
+    for policy in values.policies:
+        if policy not in config_lib.POLICIES:
+            raise unknown_name("policy", policy, config_lib.POLICIES, "--policies")
     quiet.import_tensorflow()
     from tfamp.run import memory, provenance
 
-    values = flags.FLAGS
     report = {
         "command": " ".join(["python", *sys.argv]),
         "rounds": values.rounds,
@@ -147,4 +159,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    arguments.run(main)
