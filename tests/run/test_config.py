@@ -173,17 +173,51 @@ def test_these_begin_at_0(name):
         ("ema_momentum", "0 or more and below 1", [-0.1, 1.0], [0.0, 0.9999]),
         ("loss_scale_growth_factor", "above 1", [1.0, 0.5], [1.001, 4.0]),
         ("loss_scale_backoff_factor", "above 0 and below 1", [0.0, 1.0], [0.01, 0.99]),
-        ("min_loss_scale", "above 0", [0.0, -1.0], [2.0**-20, 1.0]),
-        ("max_loss_scale", "above 0", [0.0, -1.0], [2.0**15]),
     ],
 )
 def test_intervals(name, bound, bad, good):
-    for value in [*bad, math.nan, math.inf]:
+    for value in [*bad, math.nan]:
         message = refused(policy="float16", **{name: value})
         assert message == f"--{name}={value:g}: it must be {bound}."
+    is_bounded = "below" in bound
+    for value in [math.inf, 1e39] if is_bounded else []:
+        assert refused(policy="float16", **{name: value}).endswith(f"it must be {bound}.")
+    # What float32 would make 0 or infinite has no effect, or a bad one.
+    for value in [1e-46] if is_bounded else [math.inf, 1e39, 1e-46]:
+        if value > 1 or "1" not in bound:
+            message = refused(policy="float16", **{name: value})
+            assert message == (
+                f"--{name}={value:g}: float32 does not hold it. Set a number from 1.2e-38 to "
+                "3.4e+38."
+            )
     for value in good:
         config = resolve(Config(policy="float16", **{name: value}))
         assert getattr(config, name) == value
+
+
+@pytest.mark.parametrize("name", ["loss_scale", "min_loss_scale", "max_loss_scale"])
+def test_a_loss_scale_is_a_normal_float32_that_can_double(name):
+    is_text = name == "loss_scale"
+    for value in (0.99 * 2.0**-126, 2.0**127):
+        given = repr(value) if is_text else value
+        message = refused(policy="float16", **{name: given})
+        shown = given if is_text else f"{value:g}"
+        assert message.startswith(f"--{name}={shown}: a loss scale is a float32")
+        assert message.endswith("Set it to 1.18e-38 (2^-126) or more, and below 1.7e+38 (2^127).")
+    for value in (2.0**-126, 2.0**126):
+        start = {} if is_text else {"initial_loss_scale": value}
+        others = {} if is_text else {"min_loss_scale": 2.0**-126, "max_loss_scale": 2.0**126}
+        values = others | start | {name: repr(value) if is_text else value}
+        resolve(Config(policy="float16", **values))
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [("seed", 0, 2**32 - 1), ("warmup_steps", 0, 2**31 - 1), ("epochs", 1, 2**31 - 1)],
+)
+def test_counts_have_an_upper_bound(name, least, most):
+    assert getattr(resolve(Config(**{name: most})), name) == most
+    assert refused(**{name: most + 1}) == f"--{name}={most + 1}: it must be from {least} to {most}."
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "", "  "])

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfamp.data import augment as augmentation
 from tfamp.data import embedded, pipeline, synthetic
-from tfamp.run import errors
+from tfamp.run import errors, memory
 
 NAMES = (embedded.NAME, synthetic.NAME)
 
@@ -116,6 +116,7 @@ def load(
     augmentation.check_name(augment)
     _check_at_least("--batch_size", batch_size, 1)
     _check_at_least("--image_size", image_size, 8)
+    _check_batch_fits(batch_size, image_size)
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}; it counts steps from 0.")
     if name == synthetic.NAME:
@@ -221,6 +222,18 @@ def _check_at_least(flag: str, value: int | None, minimum: int) -> None:
         raise errors.InputError(
             f"{flag}={value} is out of range. It takes integers from {minimum}. Set {flag} to "
             f"{minimum} or more."
+        )
+
+
+def _check_batch_fits(batch_size: int, image_size: int | None) -> None:
+    # Otherwise the allocation fails only after minutes, or takes the machine down.
+    needed = 4 * batch_size * (image_size or 0) ** 2
+    there = memory.host_total_bytes()
+    if needed > there:
+        raise errors.InputError(
+            f"--image_size={image_size}: a batch of {batch_size} float32 images of that size takes "
+            f"{needed / 2**30:,.0f} GiB and more, and this machine has {there / 2**30:,.0f} GiB. "
+            "Set a smaller --image_size or --batch_size."
         )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from tfamp.run import bounds
+
 
 @dataclasses.dataclass(frozen=True)
 class ScaleRules:
@@ -31,12 +33,18 @@ class ScaleRules:
     def __post_init__(self) -> None:
         limit = self.max_skipped_in_a_row
         rules = {
-            "initial_scale": (0 < self.initial_scale < math.inf, "above 0 and finite"),
+            "initial_scale": (
+                bounds.SMALLEST_LOSS_SCALE <= self.initial_scale < bounds.LOSS_SCALE_LIMIT,
+                "2^-126 or more, a normal float32, and below 2^127",
+            ),
             "dynamic_growth_steps": (self.dynamic_growth_steps >= 1, "1 or more"),
             "growth_factor": (1 < self.growth_factor < math.inf, "above 1 and finite"),
             "backoff_factor": (0 < self.backoff_factor < 1, "between 0 and 1"),
-            "min_scale": (self.min_scale >= 2.0**-126, "2^-126 or more, a normal float32"),
-            "max_scale": (self.max_scale < 2.0**127, "below 2^127"),
+            "min_scale": (
+                self.min_scale >= bounds.SMALLEST_LOSS_SCALE,
+                "2^-126 or more, a normal float32",
+            ),
+            "max_scale": (self.max_scale < bounds.LOSS_SCALE_LIMIT, "below 2^127"),
             "hysteresis": (self.hysteresis >= 1, "1 or more"),
             "max_skipped_in_a_row": (limit is None or limit >= 1, "1 or more, or None"),
         }

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from typing import Any
 
+from tfamp.run import bounds
 from tfamp.run.errors import InputError, unknown_name
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
@@ -174,21 +176,21 @@ def _check_ranges(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise InputError(f"--{name}={value}: it must be 1 or more.")
+        _check_not_above_bound(name, value, 1)
     if config.num_classes == 1:
         raise InputError("--num_classes=1: a classifier needs 2 classes or more.")
     for name in ("warmup_steps", "seed"):
-        if getattr(config, name) < 0:
-            raise InputError(f"--{name}={getattr(config, name)}: it must be 0 or more.")
+        value = getattr(config, name)
+        if value < 0:
+            raise InputError(f"--{name}={value}: it must be 0 or more.")
+        _check_not_above_bound(name, value, 0)
     _check_interval(config, "learning_rate", low=0.0, low_open=True)
     _check_interval(config, "weight_decay", low=0.0)
     _check_interval(config, "momentum", low=0.0, high=1.0)
     _check_interval(config, "label_smoothing", low=0.0, high=1.0)
     _check_interval(config, "clip_global_norm", low=0.0, low_open=True)
     _check_interval(config, "ema_momentum", low=0.0, high=1.0)
-    if config.run_name is not None and (
-        config.run_name in (".", "..") or "/" in config.run_name or not config.run_name.strip()
-    ):
-        raise InputError(f"--run_name={config.run_name!r}: give one folder name without '/'.")
+    _check_place(config)
     if config.profile_steps is not None:
         first, last = config.profile_steps
         if not 1 <= first <= last:
@@ -205,6 +207,25 @@ def _check_ranges(config: Config) -> None:
             ) from error
 
 
+def _check_not_above_bound(name: str, value: int | None, least: int) -> None:
+    most = bounds.LARGEST.get(name, bounds.LARGEST_COUNT)
+    if value is not None and value > most:
+        raise InputError(f"--{name}={value}: it must be from {least} to {most}.")
+
+
+def _check_place(config: Config) -> None:
+    if not config.logdir.strip() or "\0" in config.logdir:
+        raise InputError(f"--logdir={config.logdir!r}: give a folder, such as --logdir=runs.")
+    name = default_run_name(config) if config.run_name is None else config.run_name
+    if name in (".", "..") or "/" in name or "\0" in name or not name.strip():
+        raise InputError(f"--run_name={name!r}: give one folder name without '/'.")
+    if len(os.fsencode(name)) > bounds.LONGEST_RUN_NAME:
+        raise InputError(
+            f"--run_name={name!r}: a folder's name takes {bounds.LONGEST_RUN_NAME} bytes at most. "
+            "Set a shorter --run_name."
+        )
+
+
 def _check_interval(
     config: Config, name: str, low: float, high: float | None = None, low_open: bool = False
 ) -> None:
@@ -212,10 +233,16 @@ def _check_interval(
     if value is None:
         return
     too_low = value <= low if low_open else value < low
-    if too_low or not math.isfinite(value) or (high is not None and value >= high):
+    if too_low or math.isnan(value) or (high is not None and value >= high):
         bound = f"above {low:g}" if low_open else f"{low:g} or more"
         bound += "" if high is None else f" and below {high:g}"
         raise InputError(f"--{name}={value:g}: it must be {bound}.")
+    smallest, largest = bounds.SMALLEST_FLOAT32, bounds.LARGEST_FLOAT32
+    if value != 0 and not smallest <= value <= largest:
+        raise InputError(
+            f"--{name}={value:g}: float32 does not hold it. Set a number from {smallest:.2g} to "
+            f"{largest:.2g}."
+        )
 
 
 def _check_loss_scale(config: Config, given: frozenset[str]) -> None:
@@ -229,6 +256,7 @@ def _check_loss_scale(config: Config, given: frozenset[str]) -> None:
                 f"--loss_scale={config.loss_scale}: it takes 'dynamic', 'none' or a positive "
                 "number, such as --loss_scale=1024."
             )
+        _check_is_scale("loss_scale", scale, config.loss_scale)
     float16 = config.policy in FLOAT16_POLICIES or config.is_user_model
     scale_flags = [name for name in DYNAMIC_SCALE_FLAGS if name in given]
     if not float16 and config.loss_scale not in LOSS_SCALE_MODES:
@@ -255,11 +283,20 @@ def _check_loss_scale(config: Config, given: frozenset[str]) -> None:
         )
     _check_interval(config, "loss_scale_growth_factor", low=1.0, low_open=True)
     _check_interval(config, "loss_scale_backoff_factor", low=0.0, high=1.0, low_open=True)
-    _check_interval(config, "min_loss_scale", low=0.0, low_open=True)
-    _check_interval(config, "max_loss_scale", low=0.0, low_open=True)
+    for name in ("min_loss_scale", "max_loss_scale"):
+        _check_is_scale(name, getattr(config, name), f"{getattr(config, name):g}")
     low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
     if config.loss_scale == "dynamic" and not low <= start <= high:
         raise InputError(
             f"--initial_loss_scale={start:g} lies outside [--min_loss_scale={low:g}, "
             f"--max_loss_scale={high:g}]. Move one of the three."
+        )
+
+
+def _check_is_scale(name: str, scale: float, came: str) -> None:
+    if not bounds.SMALLEST_LOSS_SCALE <= scale < bounds.LOSS_SCALE_LIMIT:
+        raise InputError(
+            f"--{name}={came}: a loss scale is a float32 with room to double. Set it to "
+            f"{bounds.SMALLEST_LOSS_SCALE:.3g} (2^-126) or more, and below "
+            f"{bounds.LOSS_SCALE_LIMIT:.3g} (2^127)."
         )
