@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 from tfamp.run import flags as run_flags
 from tfamp.run import quiet
-from tfamp.run.errors import InputError
+from tfamp.run.errors import ExitCalled, InputError
 
 flags.adopt_module_key_flags(run_flags)
 
@@ -47,6 +47,16 @@ def main(argv: list[str]) -> int:
     except RunInterrupted as stopped:
         print(f"\nInterrupted: {stopped}. What was measured is in {place}.", file=sys.stderr)
         return 128 + stopped.signum
+    except KeyboardInterrupt:
+        print(f"\nInterrupted. What was measured is in {place}.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except ExitCalled as called:
+        print(
+            f"\nThe run failed: {called}, by code that --model={config.model} runs. Raise an "
+            f"exception there instead. {place}/result.json says so too.",
+            file=sys.stderr,
+        )
+        return 1
     except LossScaleCollapse as collapse:
         print(f"\n{collapse}\nThe rows are in {place}.", file=sys.stderr)
         return 1

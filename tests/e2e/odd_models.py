@@ -1,5 +1,7 @@
 """Models that make a fault, or show an effect, on purpose."""
 
+import sys
+
 import keras
 import tensorflow as tf
 
@@ -66,3 +68,45 @@ def fails_in_training(input_shape, num_classes):
 def raises_key_error(input_shape, num_classes):
     """The user's function itself has a bug."""
     return {}["width"]
+
+
+def frozen(input_shape, num_classes):
+    """Nothing to train: the whole model is frozen."""
+    model = linear(input_shape, num_classes)
+    model.trainable = False
+    return model
+
+
+def frozen_layers(input_shape, num_classes):
+    """Nothing to train: each layer is frozen."""
+    model = linear(input_shape, num_classes)
+    for layer in model.layers:
+        layer.trainable = False
+    return model
+
+
+def whole_numbers(input_shape, num_classes):
+    """Logits without a gradient."""
+    model = linear(input_shape, num_classes)
+    return keras.Model(model.inputs, keras.ops.cast(model.outputs[0], "int32"))
+
+
+def exits(input_shape, num_classes):
+    """Ends the process, as a script would."""
+    sys.exit(3)
+
+
+class ExitsInTraining(keras.layers.Layer):
+    """Ends the process once training is traced."""
+
+    def call(self, inputs, training=False):
+        if training:
+            sys.exit("no more")
+        return inputs
+
+
+def exits_in_training(input_shape, num_classes):
+    """Builds well."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Flatten()(ExitsInTraining()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="head")(x))

@@ -20,6 +20,7 @@ from tfamp.run import records
 
 ROOT = Path(__file__).parents[2]
 FILE = HERE / "tiny_model.py"
+ODD_LINES = Path(ODD).read_text().splitlines()
 LOOPS = ("fit", "custom")
 SHORT = (
     f"--model={TINY}",
@@ -130,7 +131,39 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
         ("--log_every=0", r"--log_every=0: it must be 1 or more"),
         ("--steps_per_execution=99 --steps_per_epoch=9", r"exceeds the 9 steps of an epoch"),
         ("--profile_steps=9,3", r"--profile_steps=9,3: give the first and the last step"),
+        # Numbers that nothing holds.
+        ("--seed=99999999999999", r"--seed=99999999999999: it must be from 0 to 4294967295\."),
+        ("--seed=-1", r"--seed=-1: it must be 0 or more"),
+        ("--epochs=99999999999999999999", r"--epochs=9+: it must be from 1 to 2147483647\."),
+        ("--steps_per_epoch=99999999999999999999", r"--steps_per_epoch=9+: it must be from 1 to"),
+        ("--warmup_steps=99999999999999999999", r"--warmup_steps=9+: it must be from 0 to"),
+        ("--log_every=100000000000", r"--log_every=100000000000: it must be from 1 to 1000000\."),
+        ("--learning_rate=1e39", r"--learning_rate=1e\+39: float32 does not hold it"),
+        ("--learning_rate=1e-50", r"--learning_rate=1e-50: float32 does not hold it"),
+        ("--learning_rate=inf", r"--learning_rate=inf: float32 does not hold it"),
+        ("--weight_decay=1e39", r"--weight_decay=1e\+39: float32 does not hold it"),
+        ("--clip_global_norm=1e-46", r"--clip_global_norm=1e-46: float32 does not hold it"),
+        ("--image_size=100000", r"--image_size=100000: a batch of 50 .* takes 1,8\d\d GiB"),
+        (
+            "--dataset=synthetic --num_classes=1000000000",
+            r"--num_classes=1000000000: it must be from 1 to 1000000\.",
+        ),
+        ("--dataset=synthetic --num_examples=99999999999999999999", r"--num_examples=9+: it must"),
+        ("--profile_steps=5,6", r"--profile_steps=5,6: the run has 4 steps, so nothing would be"),
+        # Words that are none.
+        ("--jit_compile=maybe", r"flag --jit_compile=maybe: expected on or off, got 'maybe'"),
+        ("--logdir=", r"--logdir='': give a folder"),
+        (f"--run_name={'a' * 256}", r"a folder's name takes 255 bytes at most\. Set a shorter"),
+        ("--flagfile=/absent.flags", r"^Unable to open flagfile: .*'/absent\.flags'"),
         # Loss scaling.
+        ("--policy=float16 --loss_scale=1e39", r"--loss_scale=1e39: a loss scale is a float32 wi"),
+        ("--policy=float16 --loss_scale=1e-46", r"--loss_scale=1e-46: a loss scale is a float32"),
+        ("--policy=float16 --min_loss_scale=1e-40", r"--min_loss_scale=1e-40: a loss scale is"),
+        ("--policy=float16 --max_loss_scale=1e39", r"--max_loss_scale=1e\+39: a loss scale is"),
+        (
+            "--policy=float16 --loss_scale_growth_steps=99999999999999999999",
+            r"--loss_scale_growth_steps=9+: it must be from 1 to 2147483647",
+        ),
         ("--policy=float16 --loss_scale=-1", r"--loss_scale=-1: it takes 'dynamic', 'none' or a"),
         ("--loss_scale=1024", r"--loss_scale=1024.* computes in float16|only float16 needs"),
         (
@@ -153,6 +186,16 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
         (f"--model={FILE}:no_model", r"the function returned int, not a keras\.Model"),
         (f"--model={FILE}:too_narrow", r"output is shape \(None, 9\); it must be .*\(None, 10\)"),
         (f"--model={FILE}", r"the part after the last colon must name a function"),
+        (f"--model={ODD}:whole_numbers", r"the model's output is int32, which has no gradient"),
+        *(
+            (
+                f"--model={ODD}:{function} --loop={loop} --policy={policy}",
+                r"none of the 2 weights of '\w+' is trainable, so there is nothing to train\. Set",
+            )
+            for function in ("frozen", "frozen_layers")
+            for loop in LOOPS
+            for policy in ("float32", "mixed_float16", "bfloat16")
+        ),
         ("--float32_layers=conv7", r"'conv7' matches no layer of 'tiny'\. Near it: conv\d"),
         # Sets of TFDS's.
         ("--dataset=imdb_reviews", r"--dataset=imdb_reviews is no image classification set: its"),
@@ -222,7 +265,73 @@ def test_a_finished_run_survives_an_overwrite_that_is_refused(arguments, tmp_pat
     assert (run / "metrics.jsonl").read_text() == "rows\n"
 
 
+def test_a_flagfile_that_is_no_text(tmp_path, capsys):
+    (tmp_path / "picture.flags").write_bytes(b"\xff\xd8\xff\xe0")
+    assert in_this_process(f"--flagfile={tmp_path}/picture.flags") == 2
+    assert message_in(capsys.readouterr().err).startswith("--flagfile: it is no text in UTF-8")
+
+
+def test_numbers_out_of_range_cost_no_import_of_tensorflow(tmp_path):
+    numbers = ("--seed=99999999999999", "--log_every=100000000000", "--learning_rate=1e39")
+    code = f"""
+import sys
+from tfamp.run import flags as run_flags
+from tfamp.run.errors import InputError
+for number in {numbers}:
+    try:
+        run_flags.config_from_arguments([number])
+    except InputError:
+        continue
+    sys.exit(number)
+sys.exit("tensorflow" if "tensorflow" in sys.modules else 0)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_model_file_below_the_home_folder(tmp_path, capsys, monkeypatch):
+    """The shell leaves the ~ of --model=~/net.py as it is."""
+    monkeypatch.setenv("HOME", str(HERE))
+    arguments = [a for a in SHORT if not a.startswith("--model")]
+    model = "--model=~/tiny_model.py:no_model"
+    assert in_this_process(*arguments, model, f"--logdir={tmp_path}") == 2
+    assert "the function returned int" in message_in(capsys.readouterr().err)
+
+
 # What fails later.
+
+
+def test_sys_exit_in_the_users_function_is_a_failed_run(tmp_path, capsys):
+    line = ODD_LINES.index("    sys.exit(3)") + 1
+    said = f"sys.exit(3) was called at {ODD}, line {line}"
+    assert in_this_process(*SHORT, f"--model={ODD}:exits", f"--logdir={tmp_path}") == 1
+    assert capsys.readouterr().err == (
+        f"\nThe run failed: {said}, by code that --model={ODD}:exits runs. "
+        f"Raise an exception there instead. {tmp_path}/run/result.json says so too.\n"
+    )
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", f"ExitCalled: {said}")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_sys_exit_in_training_is_a_failed_run(loop, tmp_path, capsys):
+    arguments = (*SHORT, f"--model={ODD}:exits_in_training", f"--loop={loop}")
+    assert in_this_process(*arguments, f"--logdir={tmp_path}") == 1
+    line = ODD_LINES.index('            sys.exit("no more")') + 1
+    said = f"sys.exit('no more') was called at {ODD}, line {line}"
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["status"], result["error"]) == ("failed", f"ExitCalled: {said}")
+
+
+def test_sys_exit_at_import_of_the_users_file_is_bad_input(tmp_path, capsys):
+    file = tmp_path / "exiting.py"
+    file.write_text("import sys\nsys.exit(3)\n")
+    arguments = (*SHORT, f"--model={file}:net", f"--logdir={tmp_path}/logs")
+    assert in_this_process(*arguments) == 2
+    message = message_in(capsys.readouterr().err)
+    assert f"{file} fails to import: it called sys.exit(3) at {file}, line 2." in message
 
 
 @pytest.mark.parametrize(

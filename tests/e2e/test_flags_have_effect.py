@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import os
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from absl import flags
-from short_runs import ODD, TINY
+from short_runs import ODD, SHORT, TINY
 
 import tfamp.run.flags  # noqa: F401
 from tfamp.precision.collapse import LossScaleCollapse
@@ -313,15 +314,16 @@ def test_deterministic(tmp_path):
         from tfamp.run.config import Config, resolve
         from tfamp.training import trainer
 
-        def losses(name, deterministic=True):
+        def losses(name, deterministic=True, augment="randaugment"):
             config = Config(model={TINY!r}, steps_per_epoch=3, epochs=1, batch_size=50,
-                            augment="mixup_cutmix", deterministic=deterministic,
+                            augment=augment, deterministic=deterministic,
                             logdir={str(tmp_path)!r}, run_name=name)
             trainer.train(resolve(config), say=lambda line: None)
             return [row["train/loss"] for row in records.read_rows(
                 f"{tmp_path}/{{name}}/metrics.jsonl")]
 
-        losses("off", deterministic=False)
+        # Not augmented: keras-cv's layers make a generator that they ask for under determinism.
+        losses("off", deterministic=False, augment="none")
         assert not tf_config.is_op_determinism_enabled()
         first = losses("first")
         assert tf_config.is_op_determinism_enabled()
@@ -758,9 +760,26 @@ def test_profile_steps_traces_these_steps(
 
 @shows("profile_steps")
 def test_profile_steps_after_the_end(train):
-    with pytest.warns(UserWarning, match=r"--profile_steps: the run ended before step 9, nothing"):
-        done = train(profile_steps=(9, 10))
-    assert not (done.path / "train" / "plugins").exists()
+    with pytest.raises(InputError, match=r"--profile_steps=9,10: the run has 4 steps"):
+        train(profile_steps=(9, 10))
+
+
+@shows("profile_steps")
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_a_profiled_run_says_how_to_see_the_trace(is_installed, monkeypatch):
+    def distribution(name):
+        assert name == "tensorboard-plugin-profile"
+        if not is_installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    said = []
+    run = trainer.build(resolve(Config(**SHORT, profile_steps=(2, 3))))
+    trainer._say_what(run, said.append)
+    extra = "" if is_installed else "TFAMP_EXTRAS=profile "
+    assert said[-1] == (
+        f"Steps 2 to 3 are traced for TensorBoard's tab Profile: {extra}scripts/tensorboard.sh runs"
+    )
 
 
 # Where it is written.

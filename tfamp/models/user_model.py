@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -95,12 +96,20 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     with _explained(f"--model={name}: the model does not take images of shape {input_shape}", path):
         logits = model(images)
     _check_logits(name, model, logits, num_classes)
+    if not model.trainable_variables:
+        raise InputError(
+            f"--model={name}: none of the {len(model.weights)} weights of {model.name!r} is "
+            "trainable, so there is nothing to train. Set trainable=True on the layers that shall "
+            "learn, or name another model in --model."
+        )
     return _with_float32_logits(model, images, logits)
 
 
 def _split(name: str) -> tuple[Path, str]:
     """Splits `path/to/file.py:function`."""
     path, _, function = name.rpartition(":")
+    # In --model=~/net.py the shell leaves it as it is.
+    path = os.path.expanduser(path)
     if not path.endswith(".py") or not function.isidentifier():
         raise InputError(
             f"--model={name}: the part after the last colon must name a function, and the part "
@@ -175,8 +184,11 @@ def _explained(problem: str, path: Path) -> Iterator[None]:
             if Path(frame.filename).resolve() == resolved
         ]
         where = f" at {path}, line {lines[-1]}" if lines else ""
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, SystemExit):
+            said = f"it called sys.exit({error.code!r})"
         raise InputError(
-            f"{problem}: {type(error).__name__}: {error}{where}. "
+            f"{problem}: {said}{where}. "
             f"{_FORM}, where function(input_shape, num_classes) returns a keras.Model."
         ) from error
 
@@ -190,6 +202,11 @@ def _check_logits(name: str, model: keras.Model, logits: Any, num_classes: int) 
             f"--model={name}: the model's output is {came}; it must be one tensor of shape "
             f"(None, {num_classes}), a logit for each class. Use the num_classes that the "
             f"function is given, or set --dataset to data with that many classes."
+        )
+    if "float" not in str(logits.dtype):
+        raise InputError(
+            f"--model={name}: the model's output is {logits.dtype}, which has no gradient. Logits "
+            "are float numbers. Remove the cast at the end, or name another model in --model."
         )
     # Custom, nested and unnamed endings are left alone: this catches the common mistake only.
     if not model.layers:

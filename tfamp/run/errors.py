@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -11,6 +12,20 @@ class InputError(ValueError):
 
     The message has three parts: what came, what is allowed, what to set.
     """
+
+
+class ExitCalled(Exception):
+    """The user's code called `sys.exit`, which would end the run without a word.
+
+    Args:
+        call: What it raised, with its traceback.
+    """
+
+    def __init__(self, call: SystemExit) -> None:
+        # sys.exit itself has no frame: the last one is where it was called.
+        frames = traceback.extract_tb(call.__traceback__)
+        where = f" at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+        super().__init__(f"sys.exit({call.code!r}) was called{where}")
 
 
 def nearest_names(name: str, known: Iterable[str], limit: int = 3) -> list[str]:

@@ -22,7 +22,10 @@ class _OnOffParser(flags.BooleanParser):
         words = {"on": True, "off": False}
         if isinstance(argument, str) and argument.lower() in words:
             return words[argument.lower()]
-        return super().parse(argument)
+        try:
+            return super().parse(argument)
+        except ValueError as error:
+            raise ValueError(f"expected on or off, got {argument!r}") from error
 
 
 class _StepRangeParser(flags.ArgumentParser):
@@ -134,7 +137,8 @@ def _define(values: flags.FlagValues) -> None:
         _StepRangeParser(),
         "profile_steps",
         None,
-        "A,B: trace steps A to B for TensorBoard's profile plugin.",
+        "A,B: trace steps A to B for TensorBoard's tab Profile, which is a plugin of its own: "
+        "TFAMP_EXTRAS=profile scripts/tensorboard.sh installs and shows it.",
         flag_values=values,
         serializer=_StepRangeSerializer(),
     )
@@ -230,6 +234,8 @@ def parse_or_exit(argv: list[str]) -> list[str]:
         return rest
     except (flags.Error, InputError) as error:
         exit_with_input_error(error)
+    except UnicodeDecodeError as error:
+        exit_with_input_error(InputError(f"--flagfile: it is no text in UTF-8 ({error})."))
     except SystemExit:
         # absl ends --help and its kin with 1; a question answered is no failure.
         sys.exit(0)
@@ -237,6 +243,7 @@ def parse_or_exit(argv: list[str]) -> list[str]:
 
 def exit_with_input_error(error: Exception) -> NoReturn:
     """Prints one message without a traceback and exits with code 2."""
-    print(f"tfamp: {error}", file=sys.stderr)
+    # absl's own prefix of a flagfile that is not there.
+    print(f"tfamp: {str(error).removeprefix('ERROR:: ')}", file=sys.stderr)
     print("Run with --helpshort to see every flag.", file=sys.stderr)
     sys.exit(2)

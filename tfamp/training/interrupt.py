@@ -9,8 +9,11 @@ from typing import Any
 import keras
 
 
-class RunInterrupted(Exception):
+class RunInterrupted(BaseException):
     """The user or the system asked the run to stop.
+
+    Like KeyboardInterrupt no Exception, so that no `except Exception` on its way takes it for a
+    mistake of its own.
 
     Attributes:
         signum: The signal's number.

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+
+def how_to_look(logdir: str) -> str:
+    """The command that shows a trace in TensorBoard, whose profile tab is a plugin of its own."""
+    command = f"scripts/tensorboard.sh {logdir}"
+    try:
+        importlib.metadata.distribution("tensorboard-plugin-profile")
+    except importlib.metadata.PackageNotFoundError:
+        return f"TFAMP_EXTRAS=profile {command}"
+    return command
 
 
 class ProfileSteps(keras.callbacks.Callback):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,12 +18,12 @@ from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import memory, provenance, records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory, write_json
-from tfamp.run.errors import InputError
+from tfamp.run.errors import ExitCalled, InputError
 from tfamp.training import optim
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 from tfamp.training.interrupt import RunInterrupted, StopOnSignal
-from tfamp.training.profile import ProfileSteps
+from tfamp.training.profile import ProfileSteps, how_to_look
 from tfamp.training.progress import ProgressBar
 from tfamp.training.telemetry import PrecisionTelemetry
 
@@ -88,6 +87,12 @@ def build(config: Config) -> Run:
         jit_compile=_decide_jit(config.jit_compile, has_float16),
     )
     steps = config.epochs * (config.steps_per_epoch or 0)
+    if config.profile_steps and config.profile_steps[0] > steps:
+        first, last = config.profile_steps
+        raise InputError(
+            f"--profile_steps={first},{last}: the run has {steps} steps, so nothing would be "
+            f"traced. Set a first step of {steps} or less."
+        )
     optimizer = optim.build(
         config,
         total_updates=max(1, steps // config.accumulation_steps),
@@ -142,11 +147,19 @@ def train(
     Raises:
         InputError: The config cannot be run; nothing was written.
         RunInterrupted: A signal ended the run; result.json says so.
+        ExitCalled: The user's code called `sys.exit`; result.json says so.
         Exception: Whatever made the run fail; result.json says so.
     """
     directory = RunDirectory(f"{config.logdir}/{config.run_name}")
     directory.check(config.overwrite)
-    run, telemetry = None, None
+    run: Run | None = None
+    telemetry: PrecisionTelemetry | None = None
+
+    def ended(error: BaseException | None) -> dict[str, Any]:
+        if run is None:
+            directory.prepare(config.overwrite)
+        return _finish(run.config if run else config, telemetry, directory, error)
+
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopOnSignal())
         try:
@@ -155,6 +168,8 @@ def train(
             stack.enter_context(policy_lib.global_policy(config.policy))
             if config.deterministic:
                 tf.config.experimental.enable_op_determinism()
+                # keras-cv's layers ask for it; what they draw comes from seeds of tfamp's own.
+                tf.random.set_global_generator(tf.random.Generator.from_seed(config.seed))
             say(f"Building {config.model} and loading {config.dataset} ...")
             run = build(config)
             directory.prepare(config.overwrite)
@@ -170,22 +185,23 @@ def train(
             _loop(run, telemetry, stop)
         except InputError:
             raise
+        except SystemExit as call:
+            called = ExitCalled(call)
+            ended(called)
+            raise called from call
         except BaseException as error:
-            if run is None:
-                directory.prepare(config.overwrite)
-            _finish(config, telemetry, directory, error)
+            ended(error)
             raise
-        return _finish(run.config, telemetry, directory, None)
+        return ended(None)
 
 
 def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
     config, model, data = run.config, run.model, run.data
     steps = config.steps_per_epoch or data.steps_per_epoch
     callbacks: list[keras.callbacks.Callback] = []
-    profiler = None
     if config.profile_steps:
-        profiler = ProfileSteps(str(telemetry.directory.path / "train"), *config.profile_steps)
-        callbacks.append(profiler)
+        events = str(telemetry.directory.path / "train")
+        callbacks.append(ProfileSteps(events, *config.profile_steps))
     callbacks += [telemetry, ProgressBar(telemetry, config.epochs, steps)]
     if config.ema_momentum is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights())
@@ -204,11 +220,6 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
             callbacks=listed,
             shuffle=False,
             verbose=0,
-        )
-    if profiler and not profiler.has_traced:
-        warnings.warn(
-            f"--profile_steps: the run ended before step {profiler.first}, nothing was traced.",
-            stacklevel=2,
         )
 
 
@@ -314,5 +325,11 @@ def _say_what(run: Run, say: Callable[[str], None]) -> None:
         f"{config.epochs} epochs of {config.steps_per_epoch} steps of {config.batch_size}, "
         f"{config.loop} loop, {config.optimizer}, loss scale: {scale}"
     )
+    if config.profile_steps:
+        first, last = config.profile_steps
+        say(
+            f"Steps {first} to {last} are traced for TensorBoard's tab Profile: "
+            f"{how_to_look(config.logdir)}"
+        )
     if run.forced_float32:
         say(f"Forced to float32: {', '.join(run.forced_float32)}")
