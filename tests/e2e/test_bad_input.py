@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 FILE = HERE / "tiny_model.py"
 ODD_LINES = Path(ODD).read_text().splitlines()
 LOOPS = ("fit", "custom")
+FINISHED = '{"written_by": "tfamp", "status": "completed"}'
+ROW = '{"kind": "step", "step": 1, "epoch": 0}\n'
 SHORT = (
     f"--model={TINY}",
     "--epochs=1",
@@ -233,9 +235,9 @@ def test_a_finished_run_is_not_touched(arguments, tmp_path, capsys):
     run = tmp_path / "run"
     for folder in ("train", "validation"):
         (run / folder).mkdir(parents=True)
-        (run / folder / "events.out.tfevents.1").write_text("events")
-    (run / "metrics.jsonl").write_text('{"kind": "step", "step": 1, "epoch": 0}\n')
-    (run / "result.json").write_text('{"status": "completed"}')
+        (run / folder / "events.out.tfevents.1.host.1.0.tfamp").write_text("events")
+    (run / "metrics.jsonl").write_text(ROW)
+    (run / "result.json").write_text(FINISHED)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert in_this_process(*SHORT, f"--logdir={tmp_path}", *arguments) == 2
     message = message_in(capsys.readouterr().err)
@@ -257,12 +259,27 @@ def test_a_finished_run_is_not_touched(arguments, tmp_path, capsys):
 def test_a_finished_run_survives_an_overwrite_that_is_refused(arguments, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "result.json").write_text('{"status": "completed"}')
-    (run / "metrics.jsonl").write_text("rows\n")
+    (run / "result.json").write_text(FINISHED)
+    (run / "metrics.jsonl").write_text(ROW)
     assert in_this_process(*SHORT, f"--logdir={tmp_path}", "--overwrite", *arguments) == 2
     message_in(capsys.readouterr().err)
-    assert (run / "result.json").read_text() == '{"status": "completed"}'
-    assert (run / "metrics.jsonl").read_text() == "rows\n"
+    assert (run / "result.json").read_text() == FINISHED
+    assert (run / "metrics.jsonl").read_text() == ROW
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_folder_of_the_users_own_is_refused(overwrite, tmp_path, capsys, monkeypatch):
+    files = ("train/cats/1.jpg", "validation/dogs/2.jpg", "checkpoints/best.keras", "config.json")
+    for name in files:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    assert in_this_process(*SHORT, "--logdir=.", *overwrite) == 2
+    message = message_in(capsys.readouterr().err)
+    assert "checkpoints/, config.json, train/cats/, validation/dogs/" in message
+    assert message.endswith("Set another --run_name or --logdir.")
+    assert all((tmp_path / "run" / name).read_text() == "mine" for name in files)
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == len(files)
 
 
 def test_a_flagfile_that_is_no_text(tmp_path, capsys):

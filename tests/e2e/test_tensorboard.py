@@ -13,6 +13,7 @@ from tensorboard_server import serve, session_groups, wait_until_loaded
 
 from tfamp.run import dashboard, records
 from tfamp.run.config import Config, resolve
+from tfamp.run.directory import RunDirectory
 
 LOOPS = ("fit", "custom")
 
@@ -44,6 +45,13 @@ def runs(tmp_path_factory):
     """One run of each loop in one logdir; the first two steps or so are skipped."""
     logdir = tmp_path_factory.mktemp("logdir")
     outcomes = {}
+    # A run that was killed, whose place the first one takes.
+    killed = RunDirectory(logdir / "run_fit")
+    for folder in (killed.path, killed.path / "train"):
+        writer = dashboard.ScalarWriter(folder)
+        writer.write(1, {"train/loss": 1e9})
+        writer.close()
+    killed.write_config({})
     for loop in LOOPS:
         values = {
             "policy": "mixed_float16",
@@ -108,6 +116,13 @@ def test_event_files_hold_the_names_of_the_rows_and_their_values(loop, runs):
 def test_the_rows_have_nothing_that_is_tensorboards_alone(runs):
     for run in runs.values():
         assert set(rows_by_tag(run, with_own=False)) == TRAIN_TAGS | VALIDATION_TAGS
+
+
+def test_events_of_a_run_that_another_took_the_place_of_are_there_and_not_shown(ask, runs):
+    (replaced,) = runs["fit"].path.glob("replaced-*")
+    names = [path.name for path in replaced.rglob("*") if path.is_file()]
+    assert len(names) == 3 and "config.json" in names
+    assert not any("replaced" in run for run in ask("scalars/tags"))
 
 
 def test_tags_and_runs(ask, runs):

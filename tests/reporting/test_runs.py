@@ -44,6 +44,16 @@ def test_runs_are_found_at_any_depth_and_in_order(tmp_path):
     assert not passed_over
 
 
+def test_runs_that_others_took_the_place_of_are_passed_over_in_silence(tmp_path):
+    # Beside a run, and where a run was killed as it began.
+    write_run(tmp_path, name="whole")
+    for run in ("whole", "begun"):
+        write_run(tmp_path / run, name="replaced-20261124T081500Z")
+    (found,), passed_over = find(tmp_path)
+    assert found.directory == "whole"
+    assert not passed_over
+
+
 def test_a_logdir_that_is_a_run_itself(tmp_path):
     folder = write_run(tmp_path, name="only")
     (run,), _ = find(folder)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import stat
 
 import pytest
 
@@ -9,7 +11,25 @@ from tfamp.run import directory as directory_lib
 from tfamp.run.directory import RunDirectory, write_json
 from tfamp.run.errors import InputError
 
-OWN = ("config.json", "metrics.jsonl", "result.json")
+OURS = "events.out.tfevents.1.host.1.0.tfamp"
+# What a run leaves, and what lies beside it that is not a run's.
+RUN = {
+    "config.json": '{"written_by": "tfamp", "saves": ["final.weights.h5"]}',
+    "metrics.jsonl": '{"kind": "step", "step": 1, "epoch": 0}\n',
+    "final.weights.h5": "weights",
+    f"train/{OURS}": "train events",
+    f"validation/{OURS}": "validation events",
+    OURS: "events",
+}
+NOT_A_RUNS = {
+    "notes.txt": "keep",
+    "report/index.html": "keep",
+    "checkpoints/best.keras": "keep",
+    "train/notes.txt": "keep",
+    "train.log": "keep",
+}
+# Where a run's files lie once another takes its place.
+ASIDE = {path.replace("tfevents", "replaced"): text for path, text in RUN.items()}
 
 
 @pytest.fixture
@@ -17,28 +37,30 @@ def run(tmp_path):
     return RunDirectory(tmp_path / "runs" / "mine")
 
 
-def fill(run, status):
-    """Lays down what a run leaves, and two things that are not a run's."""
-    run.path.mkdir(parents=True)
-    for name in OWN:
-        (run.path / name).write_text("{}")
-    for name in ("train", "validation", "checkpoints"):
-        (run.path / name / "deeper").mkdir(parents=True)
-        (run.path / name / "deeper" / "events").touch()
-    (run.path / "events.out.tfevents.1.host.1.0").touch()
-    (run.path / "notes.txt").write_text("keep")
-    (run.path / "report").mkdir()
-    (run.path / "report" / "index.html").write_text("keep")
-    if status is None:
-        run.result.unlink()
-    else:
-        write_json(run.result, {"status": status})
+@pytest.fixture
+def one_second(monkeypatch):
+    """Every call of the clock falls into the same second."""
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return cls(2026, 11, 24, 8, 15, 0, tzinfo=zone)
+
+    monkeypatch.setattr(directory_lib.datetime, "datetime", Clock)
+    return "replaced-20261124T081500Z"
+
+
+def fill(run, status, files=RUN | NOT_A_RUNS):
+    """Lays down what a run leaves, and things that are not a run's."""
+    for name, text in files.items():
+        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / name).write_text(text)
+    if status is not None:
+        run.write_result({"status": status})
 
 
 def listing(run):
-    return {
-        str(p.relative_to(run.path)): p.read_bytes() for p in run.path.rglob("*") if p.is_file()
-    }
+    return {str(p.relative_to(run.path)): p.read_text() for p in run.path.rglob("*") if p.is_file()}
 
 
 def test_the_files_of_a_run(run):
@@ -69,20 +91,117 @@ def test_a_completed_run_is_refused_and_untouched(run):
     assert listing(run) == before
 
 
-def test_overwriting_removes_what_is_a_runs_and_no_more(run):
-    fill(run, "completed")
-    run.prepare(overwrite=True)
-    assert listing(run) == {"notes.txt": b"keep", "report/index.html": b"keep"}
-    assert sorted(path.name for path in run.path.iterdir()) == ["notes.txt", "report"]
-
-
-@pytest.mark.parametrize("status", [None, "failed", "interrupted"])
-def test_leftovers_of_an_unfinished_run_are_removed_and_no_more(run, status):
+@pytest.mark.parametrize("status", ["completed", None, "failed", "interrupted"])
+def test_a_runs_files_are_set_aside_and_no_others(run, status, one_second):
     fill(run, status)
-    assert not run.is_completed()
-    run.check()
+    aside = run.prepare(overwrite=status == "completed")
+    assert aside == run.path / one_second
+    moved = listing(RunDirectory(aside))
+    result = moved.pop("result.json", None)
+    assert (None if result is None else json.loads(result)["status"]) == status
+    assert moved == ASIDE
+    left = {name: text for name, text in listing(run).items() if not name.startswith(one_second)}
+    assert left == NOT_A_RUNS
+    assert run.prepare() is None
+
+
+def test_an_older_replaced_folder_is_never_touched(run, one_second):
+    names = [one_second, f"{one_second}-2", f"{one_second}-3"]
+    for name in names:
+        fill(run, "failed", {"config.json": RUN["config.json"], OURS: name})
+        assert run.prepare() == run.path / name
+    events = "events.out.replaced.1.host.1.0.tfamp"
+    assert [(run.path / name / events).read_text() for name in names] == names
+
+
+@pytest.mark.parametrize("renames", range(len(RUN) + 1))
+def test_a_kill_between_two_renames_loses_nothing(run, renames, monkeypatch, one_second):
+    fill(run, "completed")
+    with monkeypatch.context() as patch:
+        calls = []
+
+        def rename(source, target):
+            calls.append(source)
+            if len(calls) > renames:
+                raise KeyboardInterrupt
+            os.replace(source, target)
+
+        patch.setattr(directory_lib.os, "rename", rename)
+        with pytest.raises(KeyboardInterrupt):
+            run.prepare(overwrite=True)
+    # The result goes first: a run that has lost a file is no finished one.
+    run.prepare(overwrite=renames == 0)
+    asides = [run.path / one_second, run.path / f"{one_second}-2"]
+    # The second is there where the first did not take all.
+    found = listing(RunDirectory(asides[0])) | listing(RunDirectory(asides[1]))
+    assert json.loads(found.pop("result.json"))["status"] == "completed"
+    assert found == ASIDE
+
+
+def test_read_only_files_are_set_aside_too(run):
+    fill(run, "failed")
+    run.metrics.chmod(stat.S_IRUSR)
+    aside = run.prepare()
+    assert (aside / "metrics.jsonl").read_text() == RUN["metrics.jsonl"]
+
+
+def test_a_trace_is_hidden_from_the_profiler(run):
+    config = '{"written_by": "tfamp", "config": {"profile_steps": [1, 2]}}'
+    fill(run, "failed", {"config.json": config, "train/plugins/profile/now/a.pb": "trace"})
+    aside = run.prepare()
+    assert (aside / "train/replaced-plugins/profile/now/a.pb").read_text() == "trace"
+    assert not (run.path / "train" / "plugins").exists()
+
+
+FOREIGN = {
+    "train/cats/1.jpg": "cat",
+    "validation/dogs/2.jpg": "dog",
+    "checkpoints/best.keras": "model",
+    "config.json": '{"mine": 1}',
+}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("terms", "advice"),
+    [
+        (directory_lib.FLAGS, "Set another --run_name or --logdir."),
+        (directory_lib.ARGUMENTS, "Pass another run_directory."),
+    ],
+)
+def test_a_folder_of_somebody_elses_is_refused_and_untouched(run, overwrite, terms, advice):
+    fill(run, None, FOREIGN)
+    before = listing(run)
+    directory = RunDirectory(run.path, terms=terms)
+    for refuse in (directory.check, directory.prepare):
+        with pytest.raises(InputError) as refused:
+            refuse(overwrite)
+        assert str(refused.value) == (
+            f"{run.path} holds what no run of tfamp wrote, under names that a run uses: "
+            "checkpoints/, config.json, train/cats/, validation/dogs/. Nothing of it is replaced, "
+            f"whether a run may be overwritten or not. {advice}"
+        )
+    assert listing(run) == before
+
+
+def test_of_many_foreign_files_some_are_named(run):
+    fill(run, None, {f"train/{number}.jpg": "" for number in range(9)})
+    with pytest.raises(InputError, match=r"train/3\.jpg, train/4\.jpg and 4 more\."):
+        run.prepare()
+
+
+def test_what_a_run_would_write_over_is_foreign_though_a_run_was_here(run):
+    fill(run, "failed", RUN | {"model.keras": "mine"})
+    with pytest.raises(InputError, match=r"under names that a run uses: model\.keras\."):
+        RunDirectory(run.path, saves=["model.keras"]).prepare()
     run.prepare()
-    assert listing(run) == {"notes.txt": b"keep", "report/index.html": b"keep"}
+    assert (run.path / "model.keras").read_text() == "mine"
+
+
+def test_a_script_reads_of_arguments(run):
+    fill(run, "completed")
+    with pytest.raises(InputError, match=r"holds a finished run\. Pass overwrite=True to replace"):
+        RunDirectory(run.path, terms=directory_lib.ARGUMENTS).prepare()
 
 
 def test_checking_changes_nothing(run):
@@ -102,7 +221,7 @@ def test_a_result_that_is_no_result_is_no_finished_run(run, text):
 def test_a_result_that_cannot_be_read(run):
     run.result.mkdir(parents=True)
     with pytest.raises(InputError, match=r"Cannot read .*result\.json: Is a directory"):
-        run.check()
+        run.is_completed()
 
 
 # Folders that cannot be written. Tests may run as root, whom no permission stops.
@@ -142,7 +261,29 @@ def test_a_folder_without_permission(run, monkeypatch):
         run.check()
 
 
-# Atomic writing.
+# Writing: marked, and whole.
+
+
+def test_what_is_written_is_marked_and_says_what_the_run_saves(tmp_path):
+    run = RunDirectory(tmp_path, saves=["final.weights.h5"])
+    run.write_config({"schema_version": 1})
+    run.write_result({"status": "completed"})
+    mark = {"written_by": "tfamp"}
+    config = mark | {"saves": ["final.weights.h5"], "schema_version": 1}
+    assert json.loads(run.config.read_text()) == config
+    assert json.loads(run.result.read_text()) == mark | {"status": "completed"}
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with directory_lib.written_whole(path) as partial:
+        assert partial.name.endswith(".weights.h5") and not path.exists()
+        partial.write_text("first")
+    with pytest.raises(RuntimeError), directory_lib.written_whole(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["a.weights.h5"]
+    assert path.read_text() == "first"
 
 
 def test_json_is_written_whole(tmp_path):

@@ -50,6 +50,6 @@ def finish():
             "command_line": list(command_line),
         }
         cell.directory.config.write_text(json.dumps(record))
-        cell.directory.result.write_text(json.dumps({"status": status}))
+        cell.directory.result.write_text(json.dumps({"written_by": "tfamp", "status": status}))
 
     return lay_down

@@ -313,6 +313,15 @@ def test_finished_runs_of_another_config_are_refused_unless_overwritten(make, fi
     cells_lib.check_on_disk(cells, overwrite=True)
 
 
+def test_a_folder_of_somebody_elses_is_refused_in_the_sweeps_words(make):
+    cell = make(**TWO)[0]
+    (cell.directory.path / "train").mkdir(parents=True)
+    (cell.directory.path / "train" / "1.jpg").touch()
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"train/1\.jpg\. .*\. Give another LOGDIR\.$"):
+            cells_lib.check_on_disk([cell], overwrite=overwrite)
+
+
 def test_many_conflicts_are_counted(make, finish):
     cells = make(**TWO, loops=("fit", "custom"), seeds=(0, 1))
     for cell in cells[:5]:

@@ -137,7 +137,34 @@ def test_no_warning_where_nothing_needs_scaling(tmp_path, policy):
         fit(tmp_path, keras.optimizers.SGD(0.1), policy=policy, epochs=1)
 
 
-def test_a_completed_run_is_not_overwritten(tmp_path):
+def test_a_completed_run_is_replaced_where_it_may_be_and_its_files_kept(tmp_path, capsys):
     fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
-    with pytest.raises(ValueError, match="finished run"):
+    with pytest.raises(ValueError, match=r"finished run\. Pass overwrite=True"):
         fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", overwrite=True)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    # Keras's callback writes into the same folders; what it is writing stays where it is.
+    board = keras.callbacks.TensorBoard(tmp_path / "run")
+    capsys.readouterr()
+    model.fit(INPUTS, TARGETS, epochs=1, verbose=0, callbacks=[board, telemetry])
+    (aside,) = (tmp_path / "run").glob("replaced-*")
+    said = capsys.readouterr().out
+    assert said == f"What an earlier run left in {tmp_path / 'run'} is in {aside}.\n"
+    assert (aside / "metrics.jsonl").read_text() == before
+    assert (aside / "result.json").exists() and list((aside / "train").glob("*.replaced.*"))
+    names = {path.suffix for path in (tmp_path / "run" / "train").iterdir()}
+    assert names == {".tfamp", ".v2"}
+
+
+def test_a_folder_of_somebody_elses_is_refused_and_untouched(tmp_path):
+    files = ("train/cats/1.jpg", "validation/dogs/2.jpg", "checkpoints/best.keras", "config.json")
+    for name in files:
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text("mine")
+    message = "checkpoints/, config.json, train/cats/, validation/dogs/.*Pass another run_dir"
+    with pytest.raises(ValueError, match=message):
+        fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(left) == len(files) and all(path.read_text() == "mine" for path in left)

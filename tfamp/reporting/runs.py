@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfamp.run import records
+from tfamp.run import belongings, records
 from tfamp.run.directory import RunDirectory
 
 # A folder with this file is an earlier report.
@@ -200,7 +200,9 @@ def _candidates(
             names.clear()
             continue
         has_folders = bool(names)
-        names[:] = sorted(name for name in names if not name.startswith("."))
+        names[:] = sorted(
+            name for name in names if not (name.startswith(".") or belongings.is_replaced(name))
+        )
         if not has_folders and folder != logdir:
             yield folder, False
 

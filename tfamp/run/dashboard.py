@@ -22,6 +22,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tfamp.run import records
+from tfamp.run.belongings import EVENT_SUFFIX
 
 _SCALARS = SummaryMetadata(
     plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
@@ -84,7 +85,7 @@ class ScalarWriter:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventFileWriter(str(folder), flush_secs=5)
+        self._writer = EventFileWriter(str(folder), flush_secs=5, filename_suffix=EVENT_SUFFIX)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes all numbers of a row as one event; other values are left out."""

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import datetime
 import json
 import os
-import shutil
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfamp.run import belongings as belongings_lib
+from tfamp.run.belongings import Belongings
 from tfamp.run.errors import InputError
 
-# What a run writes; an unfinished or overwritten run loses these names and no others.
-_OWN_NAMES = (
-    "config.json",
-    "metrics.jsonl",
-    "result.json",
-    "train",
-    "validation",
-    "checkpoints",
+# Foreign files that a message names, at most.
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What the reader of a message can set, in his own words.
+
+    Attributes:
+        replace: How to have a finished run replaced.
+        elsewhere: How to name another folder for the run.
+        folder: How to name a folder that can be written.
+    """
+
+    replace: str
+    elsewhere: str
+    folder: str
+
+
+FLAGS = Terms(
+    replace="Set --overwrite to replace it, or another --run_name, --seed or --logdir.",
+    elsewhere="Set another --run_name or --logdir.",
+    folder="Set --logdir to a folder where you can read and write.",
+)
+ARGUMENTS = Terms(
+    replace="Pass overwrite=True to replace it, or another run_directory.",
+    elsewhere="Pass another run_directory.",
+    folder="Pass a run_directory that is, or can become, a folder where you can read and write.",
 )
 
 
@@ -26,10 +51,19 @@ class RunDirectory:
 
     Args:
         path: The folder of this one run. It is made when it is not there.
+        saves: Names of weights and models that the run will write there.
+        terms: In whose words a message says what to set.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        saves: Collection[str] = (),
+        terms: Terms = FLAGS,
+    ) -> None:
         self.path = Path(path).expanduser()
+        self.saves = tuple(saves)
+        self._terms = terms
 
     @property
     def metrics(self) -> Path:
@@ -46,56 +80,100 @@ class RunDirectory:
         """The file written last; without it the run did not finish."""
         return self.path / "result.json"
 
+    def write_config(self, record: dict[str, Any]) -> None:
+        """Writes config.json, marked as a run's, with the names under which the run saves."""
+        write_json(self.config, belongings_lib.MARK | {"saves": list(self.saves)} | record)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes result.json, marked as a run's."""
+        write_json(self.result, belongings_lib.MARK | result)
+
     def check(self, overwrite: bool = False) -> None:
         """Refuses early what `prepare` would refuse; changes nothing.
 
         Raises:
             InputError: As for `prepare`.
         """
-        if self.is_completed() and not overwrite:
+        self._look(overwrite)
+
+    def prepare(self, overwrite: bool = False) -> Path | None:
+        """Makes the folder ready for a new run.
+
+        What an unfinished, failed, interrupted or overwritten run left is moved to a folder
+        `replaced-<UTC>` in it. What no run wrote is neither moved nor replaced.
+
+        Returns:
+            That folder; None where there was nothing to move.
+
+        Raises:
+            InputError: A completed run is there and `overwrite` is off; or files are there under
+                a run's names that no run wrote; or the folder cannot be written.
+        """
+        own = self._look(overwrite).own
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f"{belongings_lib.PARTIAL_PREFIX}probe"
+            probe.touch()
+            probe.unlink()
+            return self._set_aside(own) if own else None
+        except OSError as error:
             raise InputError(
-                f"{self.path} holds a finished run. Set --overwrite to replace it, or another "
-                "--run_name, --seed or --logdir."
-            )
+                f"Cannot write to {self.path}: {error.strerror or error}. {self._terms.folder}"
+            ) from error
+
+    def _look(self, overwrite: bool) -> Belongings:
         above = self.path
         while not above.exists() and above != above.parent:
             above = above.parent
         if not above.is_dir():
-            raise InputError(f"{above} is a file. Set --logdir to a folder.")
+            raise InputError(f"{above} is a file. {self._terms.folder}")
         if not os.access(above, os.R_OK | os.W_OK | os.X_OK):
-            raise InputError(
-                f"Cannot read and write in {above}. Set --logdir to a folder where you can."
-            )
-
-    def prepare(self, overwrite: bool = False) -> None:
-        """Makes the folder ready for a new run.
-
-        What an unfinished, failed or interrupted run of the same name left is removed;
-        files that are not a run's are left alone.
-
-        Raises:
-            InputError: A completed run of that name is there and `overwrite` is off, or the
-                folder cannot be written.
-        """
-        self.check(overwrite)
+            raise InputError(f"Cannot read and write in {above}. {self._terms.folder}")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            for name in _OWN_NAMES:
-                target = self.path / name
-                if target.is_dir():
-                    shutil.rmtree(target)
-                elif target.exists():
-                    target.unlink()
-            for events in self.path.glob("events.out.tfevents.*"):
-                events.unlink()
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
+            found = belongings_lib.look(self.path, self.saves)
         except OSError as error:
             raise InputError(
-                f"Cannot write to {self.path}: {error.strerror or error}. Set --logdir to a "
-                "folder that you can write to."
+                f"Cannot read {error.filename or self.path}: {error.strerror or error}. "
+                f"{self._terms.folder}"
             ) from error
+        if found.foreign:
+            raise InputError(
+                f"{self.path} holds what no run of tfamp wrote, under names that a run uses: "
+                f"{self._listed(found.foreign)}. Nothing of it is replaced, whether a run may be "
+                f"overwritten or not. {self._terms.elsewhere}"
+            )
+        if self.is_completed() and not overwrite:
+            raise InputError(f"{self.path} holds a finished run. {self._terms.replace}")
+        return found
+
+    def _listed(self, paths: Sequence[Path]) -> str:
+        named = [
+            f"{path}/" if (self.path / path).is_dir() else str(path) for path in paths[:_NAMED]
+        ]
+        more = f" and {len(paths) - _NAMED} more" if paths[_NAMED:] else ""
+        return ", ".join(named) + more
+
+    def _set_aside(self, own: Sequence[Path]) -> Path:
+        aside = self._new_folder()
+        for path in own:
+            # Neither TensorBoard nor its profiler may take what lies there for a run.
+            parts = [part.replace("tfevents", "replaced") for part in path.parts]
+            parts = ["replaced-plugins" if part == "plugins" else part for part in parts]
+            target = aside.joinpath(*parts)
+            target.parent.mkdir(exist_ok=True)
+            os.rename(self.path / path, target)
+        return aside
+
+    def _new_folder(self) -> Path:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        name, number = f"replaced-{now:%Y%m%dT%H%M%SZ}", 1
+        while True:
+            folder = self.path / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                number += 1
 
     def is_completed(self) -> bool:
         """Whether a run ended here with `status: completed`."""
@@ -106,19 +184,32 @@ class RunDirectory:
             return False
         except OSError as error:
             raise InputError(
-                f"Cannot read {self.result}: {error.strerror or error}. Set --logdir to a folder "
-                "that you can read and write."
+                f"Cannot read {self.result}: {error.strerror or error}. {self._terms.folder}"
             ) from error
-        except (json.JSONDecodeError, AttributeError):
+        except (ValueError, AttributeError):
             return False
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yields a name to write to; at the end what is there takes the place of `path` at once.
+
+    The name ends as `path` does, since Keras chooses a format by it. Where the body raises, or
+    writes nothing, `path` stays as it was.
+    """
+    partial = path.with_name(belongings_lib.PARTIAL_PREFIX + path.name)
+    try:
+        yield partial
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Writes a JSON file atomically: a reader sees the old file or the new one."""
-    partial = path.with_name(path.name + ".tmp")
-    with open(partial, "w", encoding="utf-8") as file:
+    with written_whole(path) as partial, open(partial, "w", encoding="utf-8") as file:
         json.dump(value, file, indent=2, allow_nan=False)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)

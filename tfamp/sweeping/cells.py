@@ -15,7 +15,7 @@ from tfamp.run import config as config_lib
 from tfamp.run import flags as run_flags
 from tfamp.run import records
 from tfamp.run.config import Config
-from tfamp.run.directory import RunDirectory
+from tfamp.run.directory import RunDirectory, Terms
 from tfamp.run.errors import InputError
 from tfamp.sweeping import matrix as matrix_lib
 from tfamp.sweeping.matrix import Matrix
@@ -23,6 +23,12 @@ from tfamp.sweeping.matrix import Matrix
 # Where a run lies and whether it may replace another says nothing about what it computed.
 _PLACE = ("logdir", "run_name", "overwrite")
 _ABSENT = "absent"
+# A sweep names its cells itself.
+_TERMS = Terms(
+    replace="Give another LOGDIR, or add '-- --overwrite' to replace it.",
+    elsewhere="Give another LOGDIR.",
+    folder="Give a LOGDIR where you can read and write.",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Cell:
     @property
     def directory(self) -> RunDirectory:
         """Where the run's files lie; as the trainer makes it."""
-        return RunDirectory(f"{self.config.logdir}/{self.config.run_name}")
+        return RunDirectory(f"{self.config.logdir}/{self.config.run_name}", terms=_TERMS)
 
     @property
     def log(self) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run import memory, records
 from tfamp.run.clock import StepClock
-from tfamp.run.directory import RunDirectory, write_json
+from tfamp.run.directory import ARGUMENTS, FLAGS, RunDirectory
 from tfamp.training.books import HistoryBooks, books_of
 from tfamp.training.row_files import RowFiles
 
@@ -52,7 +52,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         super().__init__()
         if log_every < 1:
             raise ValueError(f"log_every={log_every}: it must be 1 or more.")
-        self.directory = RunDirectory(run_directory)
+        self.directory = RunDirectory(run_directory, terms=ARGUMENTS if owns_result else FLAGS)
         self.log_every = log_every
         self.batch_size = batch_size
         self.hparams: dict[str, str | int | float] | None = None
@@ -72,9 +72,11 @@ class PrecisionTelemetry(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Opens the files and warns of float16 that nothing scales."""
         if self._owns_result:
-            self.directory.prepare(self._overwrite)
+            replaced = self.directory.prepare(self._overwrite)
+            if replaced is not None:
+                print(f"What an earlier run left in {self.directory.path} is in {replaced}.")
             version = {"schema_version": records.SCHEMA_VERSION}
-            write_json(self.directory.config, version | {"command_line": sys.argv})
+            self.directory.write_config(version | {"command_line": sys.argv})
         self._files = RowFiles(self.directory, self.hparams)
         self._is_open = True
         self._device = memory.training_device()
@@ -130,7 +132,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         self.close()
         if self._owns_result:
             status = {"schema_version": records.SCHEMA_VERSION, "status": "completed"}
-            write_json(self.directory.result, status | {"error": None} | self.result())
+            self.directory.write_result(status | {"error": None} | self.result())
 
     # What others ask.
 

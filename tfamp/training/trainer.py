@@ -17,7 +17,7 @@ from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import memory, provenance, records
 from tfamp.run.config import Config
-from tfamp.run.directory import RunDirectory, write_json
+from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import ExitCalled, InputError
 from tfamp.training import optim
 from tfamp.training.callbacks import DeviceCallbackList
@@ -172,8 +172,10 @@ def train(
                 tf.random.set_global_generator(tf.random.Generator.from_seed(config.seed))
             say(f"Building {config.model} and loading {config.dataset} ...")
             run = build(config)
-            directory.prepare(config.overwrite)
-            write_json(directory.config, _config_record(run, command_line))
+            replaced = directory.prepare(config.overwrite)
+            if replaced is not None:
+                say(f"What an earlier run left in {directory.path} is in {replaced}.")
+            directory.write_config(_config_record(run, command_line))
             _say_what(run, say)
             telemetry = PrecisionTelemetry(
                 directory.path,
@@ -250,14 +252,14 @@ def _finish(
     }
     if error is not None:
         # First what is certain: after a failure the device may answer no more.
-        write_json(directory.result, result)
+        directory.write_result(result)
     if telemetry is not None:
         try:
             telemetry.event(status, {"error": _error_text(error)} if error else None)
         finally:
             telemetry.close()
         result |= telemetry.result()
-    write_json(directory.result, result)
+    directory.write_result(result)
     return result
 
 
