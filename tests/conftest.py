@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from tfamp.run import quiet
+
+# scripts/test.sh sets it; a test that says nothing of it runs as without the scripts.
+os.environ.pop("TFAMP_SCRIPTS", None)
 
 quiet.import_tensorflow()
 

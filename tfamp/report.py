@@ -1,4 +1,4 @@
-"""python -m tfamp.report: compares the runs of a LOGDIR; needs no TensorFlow."""
+"""scripts/report.sh, python -m tfamp.report: compares the runs of a LOGDIR, with no TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfamp.run import commands
 from tfamp.run.errors import InputError
 
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 written, 2 bad input.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m tfamp.report",
+        prog=commands.typed("report"),
         description="Compares the runs below LOGDIR, policy by policy: report.html, report.md, "
         "report.json and pictures.",
     )

@@ -1,4 +1,4 @@
-"""python -m tfamp.sweep: trains every cell of a matrix, then makes the report."""
+"""scripts/sweep.sh, python -m tfamp.sweep: trains every cell of a matrix, then makes the report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from tfamp.run import commands
 from tfamp.run import config as config_lib
 from tfamp.run.errors import InputError
 from tfamp.sweeping import cells as cells_lib
@@ -25,10 +26,10 @@ Trains every cell of a matrix, each in a process of its own, then makes the repo
 Finished cells are passed over: after a kill, the same command goes on where it stopped."""
 
 _EPILOG = """\
-What follows -- goes to every cell; python -m tfamp.train --helpshort lists it.
+What follows -- goes to every cell; {train} --helpshort lists it.
 
 example:
-  python -m tfamp.sweep runs/policies --policies=float32,mixed_float16,mixed_bfloat16 \\
+  {sweep} runs/policies --policies=float32,mixed_float16,mixed_bfloat16 \\
       --loops=fit,custom --seeds=0,1,2 -- --epochs=3 --batch_size=128
 
 exit code: 0 all cells completed and the report is written, 1 a cell or the report failed,
@@ -47,10 +48,10 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> _Parser:
     parser = _Parser(
-        prog="python -m tfamp.sweep",
+        prog=commands.typed("sweep"),
         usage="%(prog)s LOGDIR [option ...] [-- train flag ...]",
         description=_DESCRIPTION,
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(train=commands.typed("train"), sweep=commands.typed("sweep")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

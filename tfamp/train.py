@@ -1,4 +1,7 @@
-"""python -m tfamp.train: trains a ResNet or a ViT under a precision policy and logs what it did."""
+"""Trains a ResNet or a ViT under a precision policy and logs what it did.
+
+scripts/train.sh [FLAG ...], or python -m tfamp.train where tfamp is installed.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from tfamp.run import commands, quiet
 from tfamp.run import flags as run_flags
-from tfamp.run import quiet
 from tfamp.run.errors import ExitCalled, InputError
 
 flags.adopt_module_key_flags(run_flags)
@@ -97,7 +100,8 @@ def summary(result: dict[str, Any], place: str) -> str:
             f"({scale['mode']}), {scale['skipped']} of {result['steps_attempted']} steps skipped"
         )
     lines.append(f"  files                {place}")
-    lines.append(f"  look                 scripts/tensorboard.sh {os.path.dirname(place) or '.'}")
+    look = commands.typed("tensorboard", os.path.dirname(place) or ".")
+    lines.append(f"  look                 {look}")
     return "\n".join(lines)
 
 

@@ -91,7 +91,7 @@ def test_helpshort_lists_every_flag_and_imports_no_tensorflow():
     assert not [name for name in imported if re.match(r"(tensorflow|keras|numpy)\b", name)]
     for flag in flags.FLAGS.flags_by_module_dict()["tfamp.run.flags"]:
         assert re.search(rf"^\s+--(\[no\])?{flag.name}:", done.stdout, re.MULTILINE), flag.name
-    assert done.stdout.lstrip().startswith("python -m tfamp.train: trains a ResNet or a ViT")
+    assert done.stdout.lstrip().startswith("Trains a ResNet or a ViT")
 
 
 def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
@@ -471,4 +471,4 @@ def test_a_run_that_completes_says_what_it_bought(tmp_path, capsys):
     assert f"validation accuracy  {100 * result['validation_accuracy']:.2f} %" in said.out
     assert "loss scale           32768 -> 32768 (dynamic), 0 of 4 steps skipped" in said.out
     assert f"files                {tmp_path}/run\n" in said.out
-    assert f"scripts/tensorboard.sh {tmp_path}\n" in said.out
+    assert f"python -m tensorboard.main --logdir {tmp_path}\n" in said.out
