@@ -1,22 +1,33 @@
-"""The progress bar of both loops: loss, accuracy, loss scale and skips."""
+"""The progress of both loops: one line that fits the terminal, or lines where there is none."""
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 import keras
 
 from tfamp.run import records
 from tfamp.training.telemetry import PrecisionTelemetry
 
+# Redrawing more often than this costs time and cannot be read.
+_SECONDS_BETWEEN = 0.1
+_SECONDS_BETWEEN_LINES = 10.0
+_BAR_COLUMNS = (10, 30)
+# Below this the word "Epoch" takes the room of a figure.
+_NARROW = 60
+
 
 class ProgressBar(keras.callbacks.Callback):
     """Shows what the telemetry last read; reads nothing from the device itself.
 
-    On a terminal a bar moves at each mark; elsewhere a line is printed at the end of each epoch
-    and at most every ten seconds in between.
+    On a terminal a line moves at each mark and never wraps: the figures stand with the most
+    important first, and the last ones are left out where there is no room. Elsewhere a line is
+    printed at the end of each epoch and at most every ten seconds in between.
 
     Args:
         telemetry: Where the figures come from; it must come before this in the callbacks.
@@ -29,7 +40,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._telemetry = telemetry
         self._epochs = epochs
         self._steps = steps_per_epoch
-        self._is_terminal = sys.stdout.isatty()
+        self._line = OneLine(sys.stdout) if sys.stdout.isatty() else None
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Says why the first step takes long."""
@@ -37,57 +48,181 @@ class ProgressBar(keras.callbacks.Callback):
         print(f"First step: {how}, this takes a while ...", flush=True)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Starts a bar."""
-        self._epoch = epoch
+        """Starts a line."""
+        self._epoch = f"{epoch + 1}/{self._epochs}"
+        self._done = 0
         self._shown: dict[str, Any] | None = None
-        self._last_line = time.monotonic()
-        if self._is_terminal:
-            print(f"Epoch {epoch + 1}/{self._epochs}")
-            self._bar = keras.utils.Progbar(self._steps, stateful_metrics=["loss", "accuracy"])
+        self._last = time.monotonic()
+        if self._line:
+            self._line.show([self._label(), self._position()])
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Shows the last read figures, if they are new."""
         row = self._telemetry.last_row
+        self._done = min(batch + 1, self._steps)
         if not row or row is self._shown:
             return
+        since = time.monotonic() - self._last
+        if self._line and (since > _SECONDS_BETWEEN or self._done == self._steps):
+            self._draw(row)
+        elif not self._line and since > _SECONDS_BETWEEN_LINES:
+            print(f"  step {self._position()}  {_in_full(row)}", flush=True)
+        else:
+            return
         self._shown = row
-        if self._is_terminal:
-            values = self._figures(row)
-            self._bar.stateful_metrics.update(name for name, _ in values)
-            self._bar.update(min(batch + 1, self._steps), values, finalize=False)
-        elif time.monotonic() - self._last_line > 10:
-            self._last_line = time.monotonic()
-            print(f"  step {batch + 1}/{self._steps}  {_joined(self._figures(row))}", flush=True)
+        self._last = time.monotonic()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Says what the line waits for."""
+        if self._line:
+            parts = _short(self._telemetry.last_row, _OF_A_STEP)
+            self._line.show([self._label(), "validating", *parts])
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Prints the epoch's line."""
-        values = self._telemetry.last_epoch
-        names = {
-            "loss": records.TRAIN_LOSS,
-            "accuracy": records.TRAIN_ACCURACY,
-            "val_loss": records.VALIDATION_LOSS,
-            "val_accuracy": records.VALIDATION_ACCURACY,
-        }
-        figures = [(short, values[name]) for short, name in names.items() if name in values]
-        figures += self._scaling(self._telemetry.last_row)
-        seconds = values.get(records.EPOCH_TIME, 0.0)
-        if self._is_terminal:
-            self._bar.stateful_metrics.update(name for name, _ in figures)
-            self._bar.update(self._steps, figures, finalize=True)
+        row = self._telemetry.last_row
+        # The scale and the skips as the last step left them.
+        last = {name: row[name] for name in (records.SCALE, records.SKIPPED_TOTAL) if name in row}
+        values = self._telemetry.last_epoch | last
+        seconds = f"{values.get(records.EPOCH_TIME, 0.0):.1f} s"
+        if self._line:
+            self._line.show([self._label(), seconds, *_short(values, _OF_AN_EPOCH)])
+            self._line.end()
         else:
-            print(f"Epoch {epoch + 1}/{self._epochs}  {seconds:.1f} s  {_joined(figures)}")
-        sys.stdout.flush()
+            print(f"Epoch {self._epoch}  {seconds}  {_in_full(values)}", flush=True)
 
-    def _figures(self, row: dict[str, Any]) -> list[tuple[str, float]]:
-        names = {"loss": records.TRAIN_LOSS, "accuracy": records.TRAIN_ACCURACY}
-        shown = [(short, row[name]) for short, name in names.items() if name in row]
-        return shown + self._scaling(row)
+    def _draw(self, row: dict[str, Any]) -> None:
+        parts = [self._label(), self._position(), *_short(row, _OF_A_STEP)]
+        step_ms = row.get(records.STEP_TIME)
+        if step_ms is not None:
+            left = (self._steps - self._done) * step_ms / 1e3
+            parts += [f"{_clock(left)} left", f"{step_ms:.{1 if step_ms < 100 else 0}f} ms/step"]
+        if self._line:
+            self._line.show(parts, bar_after=2, done=self._done / self._steps)
 
-    def _scaling(self, row: dict[str, Any]) -> list[tuple[str, float]]:
-        names = {"loss_scale": records.SCALE, "skipped": records.SKIPPED_TOTAL}
-        return [(short, row[name]) for short, name in names.items() if name in row]
+    def _label(self) -> str:
+        return self._epoch if columns(sys.stdout) < _NARROW else f"Epoch {self._epoch}"
+
+    def _position(self) -> str:
+        return f"{self._done}/{self._steps}"
 
 
-def _joined(figures: list[tuple[str, float]]) -> str:
-    whole = ("loss_scale", "skipped")
-    return "  ".join(f"{n} {v:.9g}" if n in whole else f"{n} {v:.4f}" for n, v in figures)
+class OneLine:
+    """A line of a terminal that is written over and over, and never wraps.
+
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._written = 0
+
+    def show(self, parts: Sequence[str], bar_after: int = 0, done: float = 0.0) -> None:
+        """Writes as many of the parts as fit, in order, over what stands there.
+
+        Args:
+            parts: What to say, the most important first. The first is cut where it is too long.
+            bar_after: Puts a bar behind so many parts, if all of them fit and there is room; 0
+                draws none.
+            done: How much of the bar is full, from 0 to 1.
+        """
+        # The last column stays free: some terminals wrap once it is written.
+        room = columns(self._stream) - 1
+        text = parts[0][:room]
+        count = 1
+        for part in parts[1:]:
+            if len(text) + 2 + len(part) > room:
+                break
+            text += f"  {part}"
+            count += 1
+        least, most = _BAR_COLUMNS
+        bar = min(most, room - len(text) - 2)
+        if bar_after and count == len(parts) and bar >= least:
+            head = "  ".join(parts[:bar_after])
+            text = f"{head}  {_bar(done, bar)}{text[len(head) :]}"
+        # Spaces over the rest of a longer line; escape sequences are not for every terminal.
+        self._write("\r" + text.ljust(min(self._written, room)))
+        self._written = len(text)
+
+    def end(self) -> None:
+        """Lets the line stand."""
+        self._write("\n")
+        self._written = 0
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def columns(stream: TextIO) -> int:
+    """How wide a terminal is now; 80 where it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+# On a terminal, the most important first: what drops out on the right can be read in TensorBoard.
+_OF_A_STEP = {
+    "loss": records.TRAIN_LOSS,
+    "scale": records.SCALE,
+    "skipped": records.SKIPPED_TOTAL,
+    "acc": records.TRAIN_ACCURACY,
+}
+_OF_AN_EPOCH = {
+    "loss": records.TRAIN_LOSS,
+    "val_acc": records.VALIDATION_ACCURACY,
+    "scale": records.SCALE,
+    "skipped": records.SKIPPED_TOTAL,
+    "acc": records.TRAIN_ACCURACY,
+    "val_loss": records.VALIDATION_LOSS,
+}
+# In a file or a pipe, where there is room.
+_IN_FULL = {
+    "loss": records.TRAIN_LOSS,
+    "accuracy": records.TRAIN_ACCURACY,
+    "val_loss": records.VALIDATION_LOSS,
+    "val_accuracy": records.VALIDATION_ACCURACY,
+    "loss_scale": records.SCALE,
+    "skipped": records.SKIPPED_TOTAL,
+}
+_WHOLE = ("loss_scale", "skipped")
+
+
+def _in_full(values: dict[str, Any]) -> str:
+    figures = [(short, values[name]) for short, name in _IN_FULL.items() if name in values]
+    return "  ".join(f"{n} {v:.9g}" if n in _WHOLE else f"{n} {v:.4f}" for n, v in figures)
+
+
+def _short(values: dict[str, Any], names: dict[str, str]) -> list[str]:
+    write: dict[str, Callable[[Any], str]] = {"scale": _power_of_two, "skipped": str}
+    return [
+        f"{short} {write.get(short, _number)(values[name])}"
+        for short, name in names.items()
+        if name in values
+    ]
+
+
+def _number(value: float) -> str:
+    """Six characters for what is usual, a few more for what is not."""
+    size = abs(value)
+    if size < 10 and (size >= 0.001 or size == 0):
+        return f"{value:.4f}"
+    return f"{value:.4g}"
+
+
+def _power_of_two(value: float) -> str:
+    mantissa, exponent = math.frexp(value)
+    return f"2^{exponent - 1}" if mantissa == 0.5 else f"{value:.5g}"
+
+
+def _bar(done: float, width: int) -> str:
+    full = round(done * (width - 2))
+    return f"[{'=' * full}{' ' * (width - 2 - full)}]"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
