@@ -81,7 +81,9 @@ def _check_names(config: Any) -> None:
 def summary(result: dict[str, Any], place: str) -> str:
     """The lines that a completed run ends with."""
     lines = [f"{result['model']} under {result['policy']}, {result['loop']} loop: completed"]
-    lines.append(f"  validation accuracy  {100 * result['validation_accuracy']:.2f} %")
+    accuracy = result["validation_accuracy"]
+    shown = "not reported by the model" if accuracy is None else f"{100 * accuracy:.2f} %"
+    lines.append(f"  validation accuracy  {shown}")
     epochs = result["epoch_time_sec"]
     lines.append(f"  epoch time           {epochs[-1]:.1f} s (first {epochs[0]:.1f} s)")
     if result["step_time_ms"]:

@@ -110,3 +110,89 @@ def exits_in_training(input_shape, num_classes):
     inputs = keras.Input(input_shape)
     x = keras.layers.Flatten()(ExitsInTraining()(inputs))
     return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="head")(x))
+
+
+class AddsAThousand(keras.Model):
+    """A train_step as Keras's guide writes it, whose loss nobody can mistake."""
+
+    def scaled(self, loss):
+        return loss
+
+    def train_step(self, data):
+        images, labels = data
+        with tf.GradientTape() as tape:
+            logits = self(images, training=True)
+            loss = self.compute_loss(y=labels, y_pred=logits) + 1000.0
+            to_derive = self.scaled(loss)
+        gradients = tape.gradient(to_derive, self.trainable_variables)
+        self.optimizer.apply(gradients, self.trainable_variables)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(labels, logits)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+class AddsAThousandScaled(AddsAThousand):
+    """The same, with the line that loss scaling needs."""
+
+    def scaled(self, loss):
+        return self.optimizer.scale_loss(loss)
+
+
+class AddsInComputeLoss(keras.Model):
+    """Keras's own train_step around a loss of its own."""
+
+    def compute_loss(self, *arguments, **keywords):
+        return super().compute_loss(*arguments, **keywords) + 1000.0
+
+
+class HasItsOwnOptimizer(keras.Model):
+    """Never touches self.optimizer."""
+
+    def train_step(self, data):
+        return {"loss": self.compute_loss(y=data[1], y_pred=self(data[0], training=True))}
+
+
+class ReportsNoAccuracy(keras.Model):
+    """A test_step that says the loss only."""
+
+    def test_step(self, data):
+        return {"loss": self.compute_loss(y=data[1], y_pred=self(data[0])) + 1000.0}
+
+
+def _dense(model_class, input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Flatten()(inputs)
+    return model_class(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+
+def sixteen_bit_logits(input_shape, num_classes):
+    """No float32 at the end."""
+    return _dense(keras.Model, input_shape, num_classes)
+
+
+def adds_a_thousand(input_shape, num_classes):
+    """Has its own train_step, and nothing is scaled."""
+    return _dense(AddsAThousand, input_shape, num_classes)
+
+
+def adds_a_thousand_scaled(input_shape, num_classes):
+    """Has its own train_step, which scales."""
+    return _dense(AddsAThousandScaled, input_shape, num_classes)
+
+
+def adds_in_compute_loss(input_shape, num_classes):
+    """Has its own compute_loss."""
+    return _dense(AddsInComputeLoss, input_shape, num_classes)
+
+
+def has_its_own_optimizer(input_shape, num_classes):
+    """Has its own train_step, which does not update."""
+    return _dense(HasItsOwnOptimizer, input_shape, num_classes)
+
+
+def reports_no_accuracy(input_shape, num_classes):
+    """Has its own test_step."""
+    return _dense(ReportsNoAccuracy, input_shape, num_classes)

@@ -1,1 +1,1 @@
-"""The networks: names on one side, `keras.Model`s with float32 logits on the other."""
+"""The networks: names on one side, `keras.Model`s that give logits on the other."""

@@ -25,15 +25,3 @@ def classifier(features: Any, num_classes: int, kernel_initializer: Any) -> Any:
     return keras.layers.Dense(
         num_classes, kernel_initializer=kernel_initializer, dtype="float32", name="head"
     )(features)
-
-
-def cast_to_float32(logits: Any) -> Any:
-    """Casts the 16 bit logits of somebody else's network, in the layer `float32_logits`.
-
-    Args:
-        logits: `(batch, num_classes)` Keras tensor of any float dtype.
-
-    Returns:
-        The same values in float32. What the 16 bit layer before it rounded stays rounded.
-    """
-    return keras.layers.Activation("linear", dtype="float32", name="float32_logits")(logits)

@@ -43,8 +43,8 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
         num_classes: The number of logits, 2 or more.
 
     Returns:
-        A built model from images `(batch, *input_shape)` to float32 logits
-        `(batch, num_classes)`. Layer names are the same at every build in a process.
+        A built model from images `(batch, *input_shape)` to logits `(batch, num_classes)`,
+        float32 for a named model. Layer names are the same at every build in a process.
 
     Raises:
         InputError: The model is unknown, or does not take these images.

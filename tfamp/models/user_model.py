@@ -59,11 +59,10 @@ def check_name(name: str) -> None:
 def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """Runs the user's function and checks what it returns.
 
-    Logits of 16 bits get a cast to float32 at the end, the layer `float32_logits`, as losses
-    are taken in float32; a `Dense(..., dtype="float32")` in the user's file is better, since
-    it does not round first. Any model is called once on a symbolic batch, which builds it. A
-    subclassed model that needs the cast comes back inside a functional model, without a
-    `train_step` of its own.
+    The model is the user's object itself, with all that its class does. It is called once on a
+    symbolic batch, which builds it. Its logits may be of 16 bits: the loss and the metrics of
+    both loops take them in float32. A `Dense(..., dtype="float32")` at the end is better, since
+    it does not round first.
 
     Args:
         name: `path/to/file.py:function`.
@@ -71,8 +70,8 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
         num_classes: The number of logits.
 
     Returns:
-        A built model from images `(batch, *input_shape)` to float32 logits
-        `(batch, num_classes)`.
+        What the function returned, built: from images `(batch, *input_shape)` to logits
+        `(batch, num_classes)` of any float dtype.
 
     Raises:
         InputError: The file fails to import, or the function takes or returns what does not fit.
@@ -102,7 +101,7 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
             "trainable, so there is nothing to train. Set trainable=True on the layers that shall "
             "learn, or name another model in --model."
         )
-    return _with_float32_logits(model, images, logits)
+    return model
 
 
 def _split(name: str) -> tuple[Path, str]:
@@ -219,17 +218,3 @@ def _check_logits(name: str, model: keras.Model, logits: Any, num_classes: int) 
             f"logits, and a second softmax would flatten its gradient. Remove the softmax, "
             f"or name another model in --model."
         )
-
-
-def _with_float32_logits(model: keras.Model, images: Any, logits: Any) -> keras.Model:
-    """Returns the model itself where its logits are float32, else one with a cast added."""
-    import keras
-
-    from tfamp.models import head
-
-    if logits.dtype == "float32":
-        return model
-    if getattr(model, "inputs", None):
-        # From the model's own tensors: its layers stay at the top level, under their paths.
-        images, logits = model.inputs[0], model.outputs[0]
-    return keras.Model(images, head.cast_to_float32(logits), name=model.name)

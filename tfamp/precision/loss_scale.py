@@ -96,6 +96,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
     """
 
     _scales = True
+    _notes_losses = False
 
     def __init__(
         self,
@@ -189,6 +190,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         """
         loss = tf.cast(tf.convert_to_tensor(loss), tf.float32)
         if loss.shape.rank == 0:
+            self._notes_losses = True
             self._loss.assign(loss)
         return loss * self.dynamic_scale if self._scales else loss
 

@@ -14,6 +14,7 @@ class ReadableState:
     """The readable half of `LossScaleOptimizer`, which see. Every property waits for the device."""
 
     _scales: bool
+    _notes_losses: bool
     _machine: ScaleMachine
     _history: StepHistory
     _grad_norm: keras.Variable
@@ -63,6 +64,11 @@ class ReadableState:
     def is_scaling(self) -> bool:
         """Whether the loss is multiplied by a scale at all."""
         return self._scales
+
+    @property
+    def notes_losses(self) -> bool:
+        """Whether `scale_loss` was called on a step's loss, so that the history holds losses."""
+        return self._notes_losses
 
     def history(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
         """The last steps, exactly, one entry a call of `apply`; see `StepHistory.read`.

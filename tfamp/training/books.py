@@ -43,6 +43,11 @@ class HistoryBooks:
         self._recorded = optimizer.history()[0]
         self._before = self._recorded - step
 
+    @property
+    def notes_losses(self) -> bool:
+        """Whether the rows hold losses; not where a train_step of the user's scales none."""
+        return self.optimizer.notes_losses
+
     def longest_wait(self, steps_per_execution: int) -> int:
         """Steps after which the books must be read, before they forget.
 
@@ -74,6 +79,8 @@ class HistoryBooks:
         row: dict[str, Any] = {name: float(entry[key]) for key, name in _COLUMNS.items()}
         if not entry["is_update"]:
             del row[records.GRADIENT_NORM]
+        if not self.notes_losses:
+            del row[records.TRAIN_LOSS]
         # NaN where the optimizer does not count, or has only accumulated.
         shares = {name: float(entry[key]) for key, name in _GRADIENT_SHARES.items()}
         row |= {name: share for name, share in shares.items() if not math.isnan(share)}

@@ -46,7 +46,8 @@ class CustomLoop:
         num_replicas = self._strategy.num_replicas_in_sync
         optimizer, variables = self.model.optimizer, self.model.trainable_variables
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
+            # A user's model may end in 16 bits; losses and metrics are float32.
+            logits = tf.cast(self.model(images, training=True), tf.float32)
             # A Keras loss is divided by the replicas already: their gradients will be summed.
             loss = self.loss(labels, logits)
             if self.model.losses:
@@ -84,6 +85,9 @@ class CustomLoop:
             steps_per_epoch: Steps in each.
             callbacks: What to call.
         """
+        if validation is not None and type(self.model).test_step is not keras.Model.test_step:
+            # `evaluate` asks the compiled metrics too, which only `fit` builds by itself.
+            self.model._symbolic_build(data_batch=validation.element_spec)
         iterator = iter(distribute.distributed(self._strategy, train))
         chunk = self.model.steps_per_execution
         self.model.stop_training = False

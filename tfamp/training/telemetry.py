@@ -225,7 +225,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         return {
             rows[key]: (mean * done - means_before.get(key, 0.0) * before) / (done - before)
             for key, mean in means.items()
-            if key == "accuracy" or self._books is None
+            if key == "accuracy" or not (self._books and self._books.notes_losses)
         }
 
     def _write_steps(self, figures: dict[str, float]) -> None:

@@ -19,7 +19,7 @@ from tfamp.run import memory, provenance, records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import ExitCalled, InputError
-from tfamp.training import optim
+from tfamp.training import optim, own_step
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 from tfamp.training.interrupt import RunInterrupted, StopOnSignal
@@ -73,6 +73,7 @@ def build(config: Config) -> Run:
     # Again, so that the weights do not depend on how the data was made.
     keras.utils.set_random_seed(config.seed)
     model = model_registry.build(config.model, data.image_shape, data.num_classes)
+    own_step.check_loop(config, model)
     forced = policy_lib.force_float32(model, config.float32_layers)
     has_float16 = bool(policy_lib.float16_layers(model))
     if not has_float16 and config.scale_settings:
@@ -93,14 +94,25 @@ def build(config: Config) -> Run:
             f"--profile_steps={first},{last}: the run has {steps} steps, so nothing would be "
             f"traced. Set a first step of {steps} or less."
         )
+    loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=config.label_smoothing
+    )
+    _compile(model, loss, config, has_float16)
+    calls_scale_loss = own_step.calls_scale_loss(config, model, data.train.element_spec)
+    if model.optimizer.is_scaling and not calls_scale_loss:
+        _compile(model, loss, own_step.unscaled(config), has_float16)
+    return Run(config, data, model, loss, forced)
+
+
+def _compile(
+    model: keras.Model, loss: keras.losses.Loss, config: Config, has_float16: bool
+) -> None:
+    steps = config.epochs * (config.steps_per_epoch or 0)
     optimizer = optim.build(
         config,
         total_updates=max(1, steps // config.accumulation_steps),
         scaled=has_float16,
         history=config.log_every + config.steps_per_execution,
-    )
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=config.label_smoothing
     )
     model.compile(
         optimizer=optimizer,
@@ -109,7 +121,6 @@ def build(config: Config) -> Run:
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
     )
-    return Run(config, data, model, loss, forced)
 
 
 def _steps_per_epoch(config: Config, whole: int) -> int:
@@ -332,6 +343,12 @@ def _say_what(run: Run, say: Callable[[str], None]) -> None:
         say(
             f"Steps {first} to {last} are traced for TensorBoard's tab Profile: "
             f"{how_to_look(config.logdir)}"
+        )
+    if own_step.is_unscaled(config, run.model):
+        say(
+            f"The train_step of {config.model} hands the optimizer gradients of the loss as it is: "
+            "nothing scales it, and small float16 gradients vanish. Call "
+            "self.optimizer.scale_loss(loss) inside the tape."
         )
     if run.forced_float32:
         say(f"Forced to float32: {', '.join(run.forced_float32)}")
