@@ -147,7 +147,7 @@ def test_checking_does_not_run_the_file(write):
         ("import keras\n\n1 / 0\n", "ZeroDivisionError: division by zero at {path}, line 3"),
         ("import no_such_module_here\n", "ModuleNotFoundError: No module named 'no_such_module_"),
         ("def net(:\n", "SyntaxError: "),
-        ("import sys\nsys.exit(3)\n", "SystemExit: 3 at {path}, line 2"),
+        ("import sys\nsys.exit(3)\n", "it called sys.exit(3) at {path}, line 2"),
     ],
 )
 def test_a_file_that_fails_to_import(text, problem, write):
