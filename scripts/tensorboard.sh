@@ -71,6 +71,8 @@ export CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 noise='^WARNING: All log messages before absl::InitializeLog'
 noise+='|^I0000 |^To enable the following instructions:'
 noise+='|^E0000 .*failed call to cuInit'
+# And what the profile plugin notes of each page that it serves.
+noise+='|^[{]"httpRequest": |^INFO .* \[profile_'
 
 # Unsmoothed, as a loss scale moves in steps.
 view='?smoothing=0#custom_scalars&_smoothingWeight=0'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import pathlib
@@ -47,7 +48,10 @@ def serve(logdir: pathlib.Path) -> Iterator[Ask]:
                 url, data, {"Content-Type": "application/json"} if data else {}
             )
             with urllib.request.urlopen(request, timeout=60) as answer:
-                return json.loads(answer.read())
+                content = answer.read()
+                # The profile plugin packs what it sends, asked or not.
+                is_packed = answer.headers.get("Content-Encoding") == "gzip"
+                return json.loads(gzip.decompress(content) if is_packed else content)
 
         yield get
     finally:

@@ -765,21 +765,33 @@ def test_profile_steps_after_the_end(train):
 
 
 @shows("profile_steps")
-@pytest.mark.parametrize("is_installed", [True, False])
-def test_a_profiled_run_says_how_to_see_the_trace(is_installed, monkeypatch):
+@pytest.mark.parametrize(
+    ("scripts", "is_installed", "command"),
+    [
+        ("", True, "python -m tensorboard.main --logdir runs"),
+        (
+            "",
+            False,
+            "python -m pip install tensorboard-plugin-profile && "
+            "python -m tensorboard.main --logdir runs",
+        ),
+        ("scripts", True, "scripts/tensorboard.sh runs"),
+        ("scripts", False, "TFAMP_EXTRAS=profile scripts/tensorboard.sh runs"),
+    ],
+)
+def test_a_profiled_run_says_how_to_see_the_trace(scripts, is_installed, command, monkeypatch):
     def distribution(name):
         assert name == "tensorboard-plugin-profile"
         if not is_installed:
             raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    monkeypatch.delenv("TFAMP_VENV", raising=False)
+    monkeypatch.setenv("TFAMP_SCRIPTS", scripts)
     said = []
     run = trainer.build(resolve(Config(**SHORT, profile_steps=(2, 3))))
     trainer._say_what(run, said.append)
-    extra = "" if is_installed else "TFAMP_EXTRAS=profile "
-    assert said[-1] == (
-        f"Steps 2 to 3 are traced for TensorBoard's tab Profile: {extra}scripts/tensorboard.sh runs"
-    )
+    assert said[-1] == f"Steps 2 to 3 are traced for TensorBoard's tab Profile: {command}"
 
 
 # Where it is written.

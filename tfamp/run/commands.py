@@ -12,6 +12,11 @@ import shlex
 _MODULES = {"tensorboard": "tensorboard.main --logdir"}
 
 
+def has_scripts() -> bool:
+    """Whether a script of the checkout started this process."""
+    return bool(os.environ.get("TFAMP_SCRIPTS"))
+
+
 def typed(program: str, *arguments: str) -> str:
     """A command line to copy.
 
@@ -19,11 +24,10 @@ def typed(program: str, *arguments: str) -> str:
         program: "train", "sweep", "report" or "tensorboard".
         arguments: What follows; quoted where a shell asks for it.
     """
-    scripts = os.environ.get("TFAMP_SCRIPTS")
-    if scripts:
+    if has_scripts():
         venv = os.environ.get("TFAMP_VENV")
         command = f"TFAMP_VENV={shlex.quote(venv)} " if venv else ""
-        command += shlex.quote(os.path.join(scripts, f"{program}.sh"))
+        command += shlex.quote(os.path.join(os.environ["TFAMP_SCRIPTS"], f"{program}.sh"))
     else:
         command = f"python -m {_MODULES.get(program, f'tfamp.{program}')}"
     return " ".join([command, *map(shlex.quote, arguments)])

@@ -8,14 +8,20 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfamp.run import commands
+
+_PLUGIN = "tensorboard-plugin-profile"
+
 
 def how_to_look(logdir: str) -> str:
     """The command that shows a trace in TensorBoard, whose profile tab is a plugin of its own."""
-    command = f"scripts/tensorboard.sh {logdir}"
+    command = commands.typed("tensorboard", logdir)
     try:
-        importlib.metadata.distribution("tensorboard-plugin-profile")
+        importlib.metadata.distribution(_PLUGIN)
     except importlib.metadata.PackageNotFoundError:
-        return f"TFAMP_EXTRAS=profile {command}"
+        if commands.has_scripts():
+            return f"TFAMP_EXTRAS=profile {command}"
+        return f"python -m pip install {_PLUGIN} && {command}"
     return command
 
 
