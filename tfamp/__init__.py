@@ -18,9 +18,16 @@ _HOMES = {
     "LossScaleCollapse": "tfamp.precision.collapse",
     "LossScaleOptimizer": "tfamp.precision.loss_scale",
     "PrecisionTelemetry": "tfamp.training.telemetry",
+    "kept_moving_averages": "tfamp.precision.moving_averages",
 }
 
-__all__ = ["LossScaleCollapse", "LossScaleOptimizer", "PrecisionTelemetry", "__version__"]
+__all__ = [
+    "LossScaleCollapse",
+    "LossScaleOptimizer",
+    "PrecisionTelemetry",
+    "__version__",
+    "kept_moving_averages",
+]
 
 
 def __getattr__(name: str) -> Any:

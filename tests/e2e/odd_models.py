@@ -26,8 +26,51 @@ def biased(input_shape, num_classes):
     )
 
 
+class InfiniteGradient(keras.layers.Layer):
+    """Passes its input on; the gradient that comes back is infinite, the first `times` times."""
+
+    def __init__(self, times, **kwargs):
+        super().__init__(**kwargs)
+        self.times = times
+
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False)
+
+    def call(self, inputs, training=False):
+        if training:
+            self.calls.assign_add(1)
+        is_bad = self.calls.value <= self.times
+
+        @tf.custom_gradient
+        def passed_on(value):
+            def gradient(upstream):
+                return tf.where(is_bad, tf.cast(float("inf"), upstream.dtype), upstream)
+
+            return tf.identity(value), gradient
+
+        return passed_on(inputs)
+
+
+def _overflowing(input_shape, num_classes, times):
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(4, 3, strides=4, name="conv")(inputs)
+    x = InfiniteGradient(times, name="infinite")(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="head")(x))
+
+
 def overflows(input_shape, num_classes):
-    """Infinite in float16 at every step, whatever the loss scale."""
+    """A finite loss and an infinite gradient at every step, whatever the loss scale."""
+    return _overflowing(input_shape, num_classes, 10**6)
+
+
+def overflows_eight_times(input_shape, num_classes):
+    """The same in the first eight steps; healthy then."""
+    return _overflowing(input_shape, num_classes, 8)
+
+
+def overflows_forward(input_shape, num_classes):
+    """A loss that is NaN in float16 at every step, before it is scaled."""
     inputs = keras.Input(input_shape)
     x = keras.layers.Rescaling(1e30, name="huge")(inputs)
     x = keras.layers.Conv2D(4, 3, strides=4, name="conv")(x)

@@ -523,7 +523,7 @@ def test_loss_scale_static(loop, train):
     assert done.column(records.SCALE) == [1024.0] * 4
     assert done.result["loss_scale"] == {
         "mode": "static", "initial": 1024.0, "final": 1024.0, "min": 1024.0, "max": 1024.0,
-        "skipped": 0, "first_skips": [],
+        "skipped": 0, "skipped_non_finite_loss": 0, "collapsed_at": None, "first_skips": [],
     }  # fmt: skip
 
 
@@ -604,6 +604,21 @@ def test_min_loss_scale(loop, train_any):
     assert done.result["loss_scale"]["final"] == done.result["loss_scale"]["min"] == 2.0**11 - 48.0
 
 
+@shows("loss_scale_recovery_steps")
+@pytest.mark.parametrize(("steps", "then"), [(2, [4, 4, 5, 5, 6]), (None, [4, 4, 4, 4, 4])])
+def test_loss_scale_recovery_steps(steps, then, train_any):
+    done = train_any(
+        policy="mixed_float16",
+        model=f"{ODD}:overflows_eight_times",
+        initial_loss_scale=2.0**12,
+        loss_scale_recovery_steps=steps,
+        steps_per_epoch=13,
+    )
+    assert done.error is None
+    assert np.log2(done.column(records.SCALE)).tolist() == [*range(12, 4, -1), *then]
+    assert done.result["loss_scale"]["skipped"] == 8
+
+
 @shows("max_skipped_in_a_row")
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("loss_scale", ["dynamic", "1024"])
@@ -627,6 +642,7 @@ def test_max_skipped_in_a_row(loss_scale, loop, train_any):
     "loss_scale_backoff_factor",
     "min_loss_scale",
     "max_loss_scale",
+    "loss_scale_recovery_steps",
     "max_skipped_in_a_row",
     "loss_scale",
 )
@@ -640,6 +656,7 @@ def test_max_skipped_in_a_row(loss_scale, loop, train_any):
         ("loss_scale_backoff_factor", 0.25),
         ("min_loss_scale", 1.0),
         ("max_loss_scale", 2.0**20),
+        ("loss_scale_recovery_steps", 2),
         ("max_skipped_in_a_row", 2),
     ],
 )

@@ -12,18 +12,23 @@ from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.unscaled import UnscaledOptimizer
 
 
-def drive(optimizer, gradients, jit_compile=False):
-    """Applies a list of unscaled gradients to one weight; returns the weight."""
+def drive(optimizer, gradients, jit_compile=False, losses=None):
+    """Applies a list of unscaled gradients to one weight; returns the weight.
+
+    The losses are all 1, unless others are given; None takes a step without telling its loss.
+    """
     weight = keras.Variable([1.0], name="weight")
     optimizer.build([weight])
 
     @tf.function(jit_compile=jit_compile)
-    def step(gradient):
-        optimizer.scale_loss(gradient)
+    def step(gradient, loss):
+        if loss is not None:
+            optimizer.scale_loss(loss)
         optimizer.apply([tf.reshape(gradient * optimizer.dynamic_scale, [1])], [weight])
 
-    for gradient in gradients:
-        step(tf.constant(float(gradient)))
+    for gradient, loss in zip(gradients, losses or len(gradients) * [1.0], strict=True):
+        loss = None if loss is None else tf.constant(loss, tf.float32)
+        step(tf.constant(float(gradient)), loss)
     return weight.value.numpy()[0]
 
 
@@ -32,7 +37,8 @@ def test_every_row_of_a_dynamic_scale(jit_compile):
     optimizer = tfamp.LossScaleOptimizer(
         keras.optimizers.SGD(0.5), initial_scale=8.0, dynamic_growth_steps=2
     )
-    weight = drive(optimizer, [1, math.inf, 2, 3, math.nan, math.nan, 4], jit_compile)
+    losses = [float(i) for i in range(7)]
+    weight = drive(optimizer, [1, math.inf, 2, 3, math.nan, math.nan, 4], jit_compile, losses)
     count, rows = optimizer.history()
     assert count == 7
     assert rows["scale"].tolist() == [8, 8, 4, 4, 8, 4, 2]
@@ -41,7 +47,8 @@ def test_every_row_of_a_dynamic_scale(jit_compile):
     assert rows["skipped_in_a_row"].tolist() == [0, 1, 0, 0, 1, 2, 0]
     assert rows["learning_rate"].tolist() == [0.5] * 7
     np.testing.assert_array_equal(rows["grad_norm"], [1, np.inf, 2, 3, np.nan, np.nan, 4])
-    np.testing.assert_array_equal(rows["loss"], [1, np.inf, 2, 3, np.nan, np.nan, 4])
+    assert rows["loss"].tolist() == losses
+    assert rows["skipped_non_finite_loss"].tolist() == [0] * 7
     assert weight == 1.0 - 0.5 * (1 + 2 + 3 + 4)
     assert (optimizer.scale, optimizer.growth_counter, optimizer.grad_norm) == (2.0, 1, 4.0)
     assert (optimizer.steps_attempted, optimizer.steps_applied) == (7, 4)
@@ -83,16 +90,36 @@ def test_a_static_scale_stays_and_still_skips():
     assert (optimizer.skipped_total, optimizer.scale) == (2, 1000.0)
 
 
-def test_non_finite_at_the_floor_is_a_collapse_and_freezes_the_weights():
+def test_an_overflow_at_the_floor_is_a_collapse_that_is_told_once_and_freezes_nothing():
     optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 4.0, min_scale=2.0)
-    weight = drive(optimizer, [0.25, math.inf, math.nan, 0.5, 0.5])
-    assert weight == 0.75  # The steps after the collapse are not applied.
+    weight = drive(optimizer, [0.25, math.inf, math.nan, 0.5, math.inf, 0.125])
+    assert weight == 1 - 0.25 - 0.5 - 0.125
+    assert optimizer.collapsed_at == 3
     with pytest.raises(LossScaleCollapse) as raised:
         optimizer.raise_if_collapsed()
     message = str(raised.value)
-    for part in ("step 3", "scale 2", "weight", "NaN", "float32"):
+    for part in (
+        "at step 3 (read 3 steps later, at 6)",
+        "scale 2 (floor 2)",
+        "after 2 skipped steps in a row (3 skipped in all, 0 of them",
+        "'weight': it holds NaN",
+        "float32",
+    ):
         assert part in message
+    assert (raised.value.step, raised.value.read_at) == (3, 6)
     assert optimizer.scale == 2.0
+    assert optimizer.collapsed_at is None
+    optimizer.raise_if_collapsed()
+    drive_again(optimizer, [0.5, math.inf])
+    with pytest.raises(LossScaleCollapse, match=r"at step 8: .* holds Inf"):
+        optimizer.raise_if_collapsed()
+
+
+def drive_again(optimizer, gradients):
+    """More steps of an optimizer that `drive` has built."""
+    weights = optimizer._trainable_variables
+    for gradient in gradients:
+        optimizer.apply([tf.constant([gradient]) * optimizer.dynamic_scale], weights)
 
 
 def test_too_many_skips_in_a_row_are_a_collapse():
@@ -103,6 +130,106 @@ def test_too_many_skips_in_a_row_are_a_collapse():
     drive(drive_more, [math.inf] * 3)
     with pytest.raises(LossScaleCollapse, match=r"step 3.*Inf"):
         drive_more.raise_if_collapsed()
+    unlimited = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(1.0), 1.0, dynamic=False, max_skipped_in_a_row=None
+    )
+    drive(unlimited, [math.inf] * 250)
+    unlimited.raise_if_collapsed()
+    by_default = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 1.0, dynamic=False)
+    drive(by_default, [math.inf] * 201)
+    with pytest.raises(LossScaleCollapse, match=r"at step 201: .*scale 1 \(static\)"):
+        by_default.raise_if_collapsed()
+
+
+NAN, INF = math.nan, math.inf
+
+
+def test_a_loss_that_is_not_finite_says_nothing_about_the_scale():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 16.0, 3, hysteresis=2)
+    gradients = [0.5, NAN, INF, 0.25, NAN, INF, 0.125]
+    weight = drive(optimizer, gradients, losses=[1.0, NAN, INF, 1.0, 1.0, None, 1.0])
+    assert weight == 1 - 0.5 - 0.25 - 0.125
+    rows = optimizer.history()[1]
+    # The overflows at the fifth and the sixth step are the first and the second that count.
+    assert rows["scale"].tolist() == [16, 16, 16, 16, 16, 16, 8]
+    assert rows["growth_counter"].tolist() == [1, 1, 1, 2, 0, 0, 1]
+    assert rows["skipped_in_a_row"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert rows["skipped_non_finite_loss"].tolist() == [0, 1, 2, 2, 2, 2, 2]
+    assert (optimizer.skipped_total, optimizer.skipped_non_finite_loss) == (4, 2)
+
+
+def test_a_static_scale_counts_them_too():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 16.0, dynamic=False)
+    drive(optimizer, [0.5, NAN, INF, 0.25], losses=[1.0, NAN, 1.0, 1.0])
+    rows = optimizer.history()[1]
+    assert rows["growth_counter"].tolist() == [1, 1, 0, 1]
+    assert (optimizer.skipped_total, optimizer.skipped_non_finite_loss) == (2, 1)
+
+
+def test_a_loss_noted_twice_or_with_many_entries_counts_if_any_is_not_finite():
+    weight = keras.Variable([1.0])
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 16.0)
+    for losses in ([NAN, 1.0], [1.0, NAN], [[1.0, INF, 2.0]], [1.0, [0.0, 1.0]]):
+        for loss in losses:
+            assert optimizer.scale_loss(tf.constant(loss)).shape == np.shape(loss)
+        optimizer.apply([tf.constant([NAN])], [weight])
+    assert (optimizer.skipped_non_finite_loss, optimizer.scale) == (3, 8.0)
+    # What was noted is used up: this one overflowed.
+    optimizer.apply([tf.constant([NAN])], [weight])
+    assert (optimizer.skipped_non_finite_loss, optimizer.scale) == (3, 4.0)
+
+
+def test_a_bad_loss_in_any_microbatch_is_the_groups():
+    inner = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    optimizer = tfamp.LossScaleOptimizer(inner, 8.0)
+    gradients = [NAN, 0.5, 0.5, INF, INF, 0.5, 0.25, 0.75]
+    drive(optimizer, gradients, losses=[NAN, 1.0, 1.0, INF, 1.0, 1.0, 1.0, 1.0])
+    rows = optimizer.history()[1]
+    assert rows["scale"].tolist() == [8, 8, 8, 8, 8, 8, 4, 4]
+    assert rows["skipped_non_finite_loss"].tolist() == [0, 1, 1, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_after_many_overflows_the_scale_climbs_back(jit_compile):
+    optimizer = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(0.0), 2.0**10, 50, recovery_steps=2, min_scale=1.0
+    )
+    drive(optimizer, [1, *8 * [INF], *19 * [1]], jit_compile)
+    expected = [2.0**10, *(2.0 ** np.arange(10, 2, -1))]
+    expected += list(np.repeat(2.0 ** np.arange(2, 10), 2)) + 3 * [2.0**10]
+    assert optimizer.history()[1]["scale"].tolist() == expected
+    # Back where it was, it grows as ever.
+    assert (optimizer.scale, optimizer.growth_counter) == (2.0**10, 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scale"),
+    [
+        ([1, *7 * [INF], *8 * [1]], 2.0**3),  # Too few: torch's rule.
+        ([1, *4 * [INF], 1, *4 * [INF], *8 * [1]], 2.0**2),  # Not in a row.
+        ([1, *8 * [INF], 1, 1, INF, *8 * [1]], 2.0**2),  # A skip ends the climb.
+        ([*8 * [INF], *8 * [1]], 2.0**6),  # No clean step before: back to the start.
+    ],
+)
+def test_when_the_scale_does_not_climb_back(pattern, scale):
+    optimizer = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(0.0), 2.0**10, recovery_steps=2, min_scale=1.0
+    )
+    drive(optimizer, pattern)
+    assert optimizer.scale == scale
+    with_torchs_rule = tfamp.LossScaleOptimizer(
+        keras.optimizers.SGD(0.0), 2.0**10, recovery_steps=None, min_scale=1.0
+    )
+    drive(with_torchs_rule, pattern)
+    assert with_torchs_rule.scale == 2.0 ** (10 - pattern.count(INF))
+
+
+def test_the_default_brings_a_scale_back_from_the_floor_in_580_steps():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.0))
+    drive(optimizer, [1, *40 * [INF], *580 * [1]])
+    assert optimizer.scale == 2.0**15
+    with pytest.raises(LossScaleCollapse, match="at step 31 "):
+        optimizer.raise_if_collapsed()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
@@ -172,7 +299,7 @@ def test_config_round_trip_gives_the_accumulation_back_to_the_inner_optimizer():
     optimizer = tfamp.LossScaleOptimizer(
         keras.optimizers.AdamW(1e-3, gradient_accumulation_steps=4),
         2.0**10, 100, dynamic=True, growth_factor=3.0, backoff_factor=0.3, min_scale=2.0,
-        max_scale=2.0**20, hysteresis=3, max_skipped_in_a_row=7, history=16,
+        max_scale=2.0**20, hysteresis=3, max_skipped_in_a_row=7, recovery_steps=None, history=16,
     )  # fmt: skip
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert type(again) is tfamp.LossScaleOptimizer
@@ -193,6 +320,7 @@ def test_config_round_trip_gives_the_accumulation_back_to_the_inner_optimizer():
         ({"hysteresis": 0}, "hysteresis"),
         ({"history": 0}, "history"),
         ({"max_skipped_in_a_row": 0}, "max_skipped_in_a_row"),
+        ({"recovery_steps": 0}, "recovery_steps"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):

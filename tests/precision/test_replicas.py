@@ -33,7 +33,12 @@ def same_everywhere(strategy, variables):
 
 
 class Driver:
-    """One weight at 1.0, stepped with a gradient for each replica."""
+    """One weight at 1.0, stepped with a gradient for each replica, and losses of the same size.
+
+    Where a gradient is not finite the loss is 1, unless `tells_losses` is set.
+    """
+
+    tells_losses = False
 
     def __init__(self, strategy, make_optimizer, dtype="float32"):
         self.strategy = strategy
@@ -50,7 +55,8 @@ class Driver:
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradient = gradients[index]
         scale = self.optimizer.scale_loss(tf.ones([]))
-        self.optimizer.scale_loss(gradient)
+        is_told = self.tells_losses | tf.math.is_finite(gradient)
+        self.optimizer.scale_loss(tf.where(is_told, gradient, 1.0))
         gradient = tf.cast(gradient * scale, self.weight.dtype)
         self.optimizer.apply([tf.reshape(gradient, [1])], [self.weight])
 
@@ -61,7 +67,8 @@ class Driver:
         variables = [self.weight]
         if isinstance(self.optimizer, tfamp.LossScaleOptimizer):
             history = self.optimizer._history
-            variables += [*self.optimizer.variables, history.rows, history.count]
+            collapse = self.optimizer._machine.collapse
+            variables += [*self.optimizer.variables, collapse, history.rows, history.count]
         return same_everywhere(self.strategy, variables)[0][0]
 
 
@@ -100,6 +107,18 @@ def test_one_bad_replica_makes_all_skip(two_replicas, replica, bad):
     assert (optimizer.scale, optimizer.skipped_total, optimizer.steps_applied) == (4.0, 1, 1)
     # And the next step is clean.
     assert math.isfinite(driver.run([(0.25, 0.5)])) and optimizer.steps_applied == 2
+
+
+@pytest.mark.parametrize("accumulation", [None, 2])
+@pytest.mark.parametrize("replica", [0, 1])
+def test_a_bad_loss_on_one_replica_is_no_fault_of_the_scale(two_replicas, replica, accumulation):
+    driver = Driver(two_replicas, scaled(gradient_accumulation_steps=accumulation))
+    driver.tells_losses = True
+    bad = (NAN, 0.25) if replica == 0 else (0.25, NAN)
+    assert driver.run([bad, (0.25, 0.5)] * (accumulation or 1)) == 1 - (0 if accumulation else 0.75)
+    optimizer = driver.optimizer
+    assert (optimizer.scale, optimizer.growth_counter) == (8.0, 0 if accumulation else 1)
+    assert optimizer.skipped_total == optimizer.skipped_non_finite_loss == (accumulation or 1)
 
 
 def test_stock_keras_writes_the_infinity_of_replica_1_into_the_weights(two_replicas):
@@ -179,7 +198,7 @@ def test_unscaled_applies_what_comes(two_replicas):
 def test_collapse_is_seen_from_one_replica(two_replicas):
     make = lambda: tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 8.0, min_scale=4.0)  # noqa: E731
     driver = Driver(two_replicas, make)
-    assert driver.run([(0.25, 0.5), (0, INF), (0, NAN), (1, 1)]) == 0.25
+    assert driver.run([(0.25, 0.5), (0, INF), (0, NAN), (1, 1)]) == 0.25 - 2
     with pytest.raises(LossScaleCollapse, match=r"step 3.*scale 4.*'weight'.*NaN"):
         driver.optimizer.raise_if_collapsed()
 
@@ -234,6 +253,8 @@ def test_a_keras_that_sums_elsewhere_is_refused():
 
 INPUTS = np.random.default_rng(0).normal(size=(96, 6)).astype("float32")
 LABELS = np.eye(3, dtype="float32")[np.random.default_rng(1).integers(0, 3, 96)]
+# A label whose loss is finite in float32 and whose gradient is not in float16.
+OVERFLOWS = 1e30
 
 
 def train(strategy, loop, labels=LABELS, make=None, policy="mixed_float16", inputs=INPUTS):
@@ -282,14 +303,17 @@ def test_two_replicas_train_as_one(two_replicas, loop, policy):
 
 @pytest.mark.parametrize("loop", ["fit", "custom"])
 @pytest.mark.parametrize("replica", [0, 1])
-def test_one_bad_example_on_one_replica_in_a_loop(two_replicas, loop, replica):
+@pytest.mark.parametrize("bad", [OVERFLOWS, INF])
+def test_one_bad_example_on_one_replica_in_a_loop(two_replicas, loop, replica, bad):
     labels = LABELS.copy()
-    labels[2 * 16 + 8 * replica + 3, 0] = INF  # In the third step.
+    labels[2 * 16 + 8 * replica + 3, 0] = bad  # In the third step.
     model = train(two_replicas, loop, labels)
     same_everywhere(two_replicas, [*model.trainable_variables, *model.optimizer.variables])
     rows = model.optimizer.history()[1]
     assert rows["skipped_total"].tolist() == [0, 0, 1, 1, 1, 1]
-    assert rows["scale"].tolist() == [8, 8, 8, 4, 4, 4]
+    after = 8 if bad == INF else 4
+    assert rows["scale"].tolist() == [8, 8, 8, after, after, after]
+    assert rows["skipped_non_finite_loss"].tolist() == [0, 0, *4 * [int(bad == INF)]]
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert int(model.optimizer.iterations.numpy()) == 5
     # As if that step had not been.

@@ -25,6 +25,7 @@ def scales_of(settings, patterns):
         backoff_factor=backoff,
         min_scale=2.0**-126,
         max_scale=2.0**126,
+        recovery_steps=None,
         history=patterns.shape[1],
     )
     weight = keras.Variable([1.0])

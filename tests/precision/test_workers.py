@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).parent / "replica_cases" / "worker.py"
 CASES = (
     "skips",
+    "bad_losses",
     "clips",
     "accumulates",
     "collapses",
@@ -95,9 +96,18 @@ def test_an_overflow_on_one_worker_makes_both_skip(outcomes):
     case = agreed(outcomes, "skips")
     assert case["weights"] == [0.25, 0.25, 0.25, -0.125]  # 1 - 0.75, skip, skip, - 0.375.
     assert case["scale"] == [8, 8, 4, 2]
-    np.testing.assert_equal(case["loss"], [0.75, INF, NAN, 0.375])
+    np.testing.assert_equal(case["loss"], [0.75, 1.5, 1.25, 0.375])
+    assert case["skipped_non_finite_loss"] == [0, 0, 0, 0]
     np.testing.assert_equal(case["grad_norm"], [0.75, INF, NAN, 0.375])
     assert case["applied"] == 2
+
+
+def test_a_bad_loss_on_one_worker_is_no_fault_of_the_scale(outcomes):
+    case = agreed(outcomes, "bad_losses")
+    assert case["weights"] == [1, 1, 0.25]
+    assert case["scale"] == [8, 8, 8]
+    np.testing.assert_equal(case["loss"], [NAN, INF, 0.75])
+    assert case["skipped_non_finite_loss"] == [1, 2, 2]
 
 
 def test_clipping_acts_on_the_sum(outcomes):
@@ -113,7 +123,7 @@ def test_an_overflow_discards_its_accumulation_group_alone(outcomes):
 
 def test_a_collapse_is_seen_on_both(outcomes):
     case = agreed(outcomes, "collapses")
-    assert case == {"weights": [0.25] * 5, "step": 4, "has_nan": True}
+    assert case == {"weights": [0.25] * 4 + [-1.75], "step": 4, "has_nan": True}
 
 
 def test_fit_fails_in_keras_without_help(outcomes):
@@ -136,7 +146,7 @@ def test_both_loops_take_the_same_steps(outcomes):
 @pytest.mark.parametrize("worker", [0, 1])
 def test_one_bad_example_on_one_worker_in_a_loop(outcomes, loop, worker):
     name = f"{loop}_bad_{worker}"
-    seen = [said[name].pop("saw_only_finite", None) for said in outcomes if name in said]
+    seen = [said[name].pop("saw_only_good", None) for said in outcomes if name in said]
     case = agreed(outcomes, name)
     assert seen[worker] == [True, False, True, True]
     assert seen[1 - worker] == [True] * 4

@@ -134,6 +134,7 @@ COUNTS = (
     "batch_size",
     "accumulation_steps",
     "loss_scale_growth_steps",
+    "loss_scale_recovery_steps",
     "max_skipped_in_a_row",
     "steps_per_execution",
     "log_every",

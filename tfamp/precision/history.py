@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
+
+from tfamp.precision.scale_machine import device_variable
 
 # What a step leaves behind, each a float32. Counters are exact up to 2^24.
 FIELDS = (
@@ -16,6 +17,7 @@ FIELDS = (
     "growth_counter",
     "skipped_total",
     "skipped_in_a_row",
+    "skipped_non_finite_loss",
     "grad_norm",
     "grad_zero_fraction",
     "grad_non_finite_fraction",
@@ -35,22 +37,8 @@ class StepHistory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.rows = keras.Variable(
-            np.zeros((size, len(FIELDS)), "float32"),
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-            aggregation="none",
-            name="history",
-        )
-        self.count = keras.Variable(
-            0,
-            dtype="int64",
-            trainable=False,
-            autocast=False,
-            aggregation="none",
-            name="history_count",
-        )
+        self.rows = device_variable("history", np.zeros((size, len(FIELDS))))
+        self.count = device_variable("history_count", 0, "int64")
 
     def write(self, values: Mapping[str, tf.Tensor]) -> None:
         """Appends one step, in a graph or eagerly.

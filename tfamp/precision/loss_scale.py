@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision import gradients as gradients_lib
-from tfamp.precision import replicas
+from tfamp.precision import replicas, watch
 from tfamp.precision.history import StepHistory
 from tfamp.precision.readable import ReadableState
 from tfamp.precision.saved_state import SavesState
@@ -39,19 +39,33 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
     2. A clean step hands the unscaled gradients to the inner optimizer, sets `skipped_in_a_row` to
        0 and adds 1 to `growth_counter`. When that reaches `dynamic_growth_steps` it returns to 0
        and the scale becomes `min(scale * growth_factor, max_scale)`.
-    3. A skip leaves weights, slots, averages and `iterations` alone, adds 1 to `skipped_total` and
-       `skipped_in_a_row` and sets `growth_counter` to 0. The first `hysteresis - 1` skips since the
-       last growth (or the start) leave the scale; each later one makes it
-       `max(scale * backoff_factor, min_scale)`.
-    4. A skip at a scale that is `min_scale` already, or one that takes `skipped_in_a_row` above
-       `max_skipped_in_a_row`, is a collapse. Every step after it is a skip, whatever its gradients,
-       and the scale rests: the weights stay as the last applied step left them until the host asks
-       (`raise_if_collapsed`, which tfamp's loops and callback call).
+    3. A skip leaves weights, slots, averages and `iterations` alone and adds 1 to `skipped_total`
+       and `skipped_in_a_row`. What more it does depends on the loss that `scale_loss` has seen
+       since the last update:
+       a. It was finite, or `scale_loss` was not called: the gradient overflowed under the scale.
+          `growth_counter` becomes 0. The first `hysteresis - 1` such skips since the last growth
+          (or the start) leave the scale; each later one makes it
+          `max(scale * backoff_factor, min_scale)`.
+       b. It was NaN or infinite before it was scaled (bad data, an overflow on the way forward),
+          in any entry, microbatch or replica. That says nothing about the scale: scale,
+          `growth_counter` and hysteresis stay, and `skipped_non_finite_loss` grows by 1.
+    4. Recovery: after 8 or more skips of kind 3a with no clean step between them, the scale climbs
+       back by `growth_factor` every `min(dynamic_growth_steps, recovery_steps)` clean steps, up to
+       the scale of the last clean step before them (`initial_scale` if there was none). A skip of
+       kind 3a during the climb ends it. From 2^-14 to 2^15 that takes 580 steps instead of 58,000.
+    5. A skip of kind 3a at a scale that is `min_scale` already, or one that takes
+       `skipped_in_a_row` above `max_skipped_in_a_row`, is a collapse. Nothing freezes: a later step
+       whose gradients are finite is clean. The first collapse is kept in `collapsed_at` until
+       `raise_if_collapsed` takes it, as tfamp's loops and callback do at their next read; a script
+       without them is told on stderr within about ten seconds, at the end of `fit`, or at exit.
 
-    The new scale is computed in float64 and rounded to float32, as torch's GradScaler does.
+    The new scale is computed in float64 and rounded to float32, as torch's GradScaler does. With
+    `recovery_steps=None` and finite losses its trajectory is torch's, but for the floor and the
+    ceiling; with the default too unless 8 skips stand in a row.
 
-    With `dynamic=False` the scale never moves, `growth_counter` counts clean steps without end,
-    and only `max_skipped_in_a_row` makes a collapse; a non-finite step is still skipped.
+    With `dynamic=False` the scale never moves, `growth_counter` counts clean steps without end (3a
+    sets it to 0), and only `max_skipped_in_a_row` makes a collapse; a non-finite step is still
+    skipped.
 
     If the inner optimizer has `gradient_accumulation_steps`, this wrapper accumulates in its
     place: scaled gradients are summed in float32, the sum is checked once at the end of the
@@ -64,9 +78,10 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
     gradient, and weights, scale and counters stay the same on all replicas.
 
     All state lives on the device and can be read at any time: `scale`, `growth_counter`,
-    `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`, `grad_norm`
-    (unscaled, before clipping) and `history()`. All of it but the history is saved and restored by
-    `.keras` files, `save_weights` and `load_weights`, and `tf.train.Checkpoint`. A file that stock
+    `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`,
+    `skipped_non_finite_loss`, `collapsed_at`, `grad_norm` (unscaled, before clipping) and
+    `history()`. All of it but the history and the collapse is saved and restored by `.keras` files,
+    `save_weights` and `load_weights`, and `tf.train.Checkpoint`. A file that stock
     Keras's `LossScaleOptimizer` wrote gives its scale, growth counter and inner state, through
     `load_weights` on a compiled model (of `.keras` files too) or a checkpoint. What does not fit
     raises; `load_weights` before `build` is remembered and taken up in `build`.
@@ -85,6 +100,8 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         max_scale: float, the ceiling.
         hysteresis: int, skips that are borne before the scale falls (Megatron-LM's term).
         max_skipped_in_a_row: int, or None for no limit but the floor.
+        recovery_steps: int, clean steps in a row before the scale grows while it climbs back, or
+            None for torch's rule, which knows no climb.
         history: int, steps that `history()` holds.
         counts_zeros: bool, whether `history()` has the shares of gradient entries that are zero
             and that are not finite. Zeros are what underflowed and what is zero anyway, such as
@@ -111,7 +128,8 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         min_scale: float = 2.0**-14,
         max_scale: float = 2.0**24,
         hysteresis: int = 1,
-        max_skipped_in_a_row: int | None = None,
+        max_skipped_in_a_row: int | None = 200,
+        recovery_steps: int | None = 20,
         history: int = 1024,
         counts_zeros: bool = False,
         **kwargs: Any,
@@ -141,6 +159,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
             max_scale=max_scale,
             hysteresis=hysteresis,
             max_skipped_in_a_row=max_skipped_in_a_row,
+            recovery_steps=recovery_steps,
         )
         super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name, **kwargs)
         self.dynamic = dynamic
@@ -174,24 +193,34 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
                 self.add_variable(v.shape, "zeros", "float32", name=f"accumulator_{i}")
                 for i, v in enumerate(var_list)
             ]
+        for variable in self._machine.late.values():
+            self._track_variable(variable)
         self._take_unread()
+        self._machine.weights = tuple(getattr(v, "path", v.name) for v in var_list)
+        if self._scales:
+            watch.begin(self, self._machine)
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
         """Multiplies a loss by the scale, in float32 whatever the loss's dtype.
 
-        Also notes the loss for `history()`.
+        Also notes the loss for `history()`, and for the next update whether it is finite.
 
         Args:
-            loss: float scalar, the loss of this replica, divided by the number of replicas as a
-                Keras loss is: gradients and losses are summed over them.
+            loss: float tensor, nearly always a scalar: the loss of this replica, divided by the
+                number of replicas as a Keras loss is: gradients and losses are summed over them.
 
         Returns:
-            float32 scalar. float16 ends at 65504, which a loss of 2 reaches at scale 2^15.
+            float32 tensor of its shape. float16 ends at 65504, which a loss of 2 reaches at scale
+            2^15.
         """
         loss = tf.cast(tf.convert_to_tensor(loss), tf.float32)
         if loss.shape.rank == 0:
             self._notes_losses = True
             self._loss.assign(loss)
+        if self._scales:
+            is_finite = tf.reduce_all(tf.math.is_finite(loss))
+            noted = self._machine.late["noted_non_finite_loss"]
+            noted.assign(tf.where(is_finite, noted.value, 1))
         return loss * self.dynamic_scale if self._scales else loss
 
     def apply(
@@ -246,8 +275,11 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         num_replicas: int,
     ) -> list[gradients_lib.Gradient]:
         replicas.take_summed(self.inner_optimizer)
-        grads, loss = replicas.summed(grads, self._loss.value)
-        self._loss.assign(loss)
+        noted = self._machine.late["noted_non_finite_loss"]
+        scalars = tf.stack([self._loss.value, tf.cast(noted.value, tf.float32)])
+        grads, scalars = replicas.summed(grads, scalars)
+        self._loss.assign(scalars[0])
+        noted.assign(tf.cast(scalars[1] > 0, tf.int64))
         for i, (grad, variable) in enumerate(zip(grads, variables, strict=True)):
             # What overwrites a variable is its next value, not a share of a sum.
             if grad is not None and self._overwrite_variable_with_gradient(variable):
@@ -285,15 +317,18 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         fractions = (np.nan, np.nan)
         if self.counts_zeros:
             fractions = gradients_lib.zero_and_non_finite_fractions(grads, is_finite)
-        self._machine.attempted.assign_add(1)
         if self._scales:
+            noted = self._machine.late["noted_non_finite_loss"]
+            is_loss_finite = tf.equal(noted.value, 0)
             replicas.cond(
-                is_finite & self._machine.is_alive(),
-                lambda grads, scale: self._apply_clean(grads, variables, scale),
-                lambda grads, scale: self._skip(grads, variables),
-                args=(grads, scale),
+                is_finite,
+                lambda grads, scale, _: self._apply_clean(grads, variables, scale),
+                lambda grads, _, is_loss_finite: self._skip(grads, variables, is_loss_finite),
+                args=(grads, scale, is_loss_finite),
             )
+            noted.assign(tf.zeros_like(noted.value))
         else:
+            self._machine.attempted.assign_add(1)
             self.inner_optimizer.apply(grads, variables)
         self._record(scale, True, learning_rate, fractions)
 
@@ -310,12 +345,16 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         self.inner_optimizer.apply(unscaled, variables)
         self._machine.step_clean()
 
-    def _skip(self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]) -> None:
+    def _skip(
+        self,
+        grads: list[gradients_lib.Gradient],
+        variables: list[keras.Variable],
+        is_loss_finite: tf.Tensor,
+    ) -> None:
         position, has_nan = gradients_lib.first_non_finite(grads)
         indices = [self._get_variable_index(variable) for variable in variables]
-        # A position of -1 means a collapse before this step, whose gradient is finite again.
-        culprit = tf.gather(tf.constant(indices, tf.int64), tf.maximum(position, 0))
-        self._machine.step_skipped(culprit, has_nan)
+        culprit = tf.gather(tf.constant(indices, tf.int64), position)
+        self._machine.step_skipped(is_loss_finite, culprit, has_nan)
 
     def _record(
         self,
@@ -334,12 +373,28 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
                 "growth_counter": self.step_counter.value,
                 "skipped_total": self._machine.skipped_total.value,
                 "skipped_in_a_row": self._machine.skipped_in_a_row.value,
+                "skipped_non_finite_loss": self._machine.late["skipped_non_finite_loss"].value,
                 "grad_norm": self._grad_norm.value if is_update else np.nan,
                 "grad_zero_fraction": fractions[0],
                 "grad_non_finite_fraction": fractions[1],
                 "is_update": float(is_update),
             }
         )
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether an update takes more than one call of `apply`."""
+        return self._group_size > 1
+
+    def has_skipped(self) -> tf.Tensor:
+        """Whether the last call of `apply` was a skip, a bool scalar on the device."""
+        is_update = tf.equal(self._microbatch.value, 0)
+        return is_update & (self._machine.skipped_in_a_row.value > 0)
+
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """What Keras calls at the end of `fit`: ends averages, and tells what went wrong."""
+        super().finalize_variable_values(var_list)
+        watch.tell(self._machine)
 
     # Saving.
 

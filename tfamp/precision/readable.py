@@ -51,6 +51,28 @@ class ReadableState:
         return int(_value(self._machine.skipped_in_a_row))
 
     @property
+    def skipped_non_finite_loss(self) -> int:
+        """Updates skipped although no scale could help: their loss was NaN or infinite itself."""
+        return int(_value(self._machine.late["skipped_non_finite_loss"]))
+
+    @property
+    def collapsed_at(self) -> int | None:
+        """The attempted step, from 1, of a collapse that nobody has taken yet; else None."""
+        return self._machine.read_collapsed_at()
+
+    @property
+    def announces(self) -> bool:
+        """Whether collapses and skips of bad losses are told on stderr; see `watch`.
+
+        Who reads them otherwise, as tfamp's loops and its callback do, switches it off.
+        """
+        return self._machine.announces
+
+    @announces.setter
+    def announces(self, value: bool) -> None:
+        self._machine.announces = value
+
+    @property
     def grad_norm(self) -> float:
         """Global norm of the last update's gradient, unscaled, before clipping."""
         return float(_value(self._grad_norm))
@@ -83,25 +105,18 @@ class ReadableState:
         return self._history.read(since)
 
     def raise_if_collapsed(self) -> None:
-        """Raises if loss scaling has given up; reads from the device.
+        """Raises if loss scaling has collapsed since the last call; reads from the device.
 
         Raises:
             LossScaleCollapse: Says when, at which scale, how many skips, and which gradient.
         """
-        machine = self._machine
-        step = int(_value(machine.collapsed_at))
-        if not step:
-            return
-        variable = self._trainable_variables[int(_value(machine.culprit))]
-        raise LossScaleCollapse(
-            step=step,
-            scale=self.scale,
-            min_scale=machine.rules.min_scale,
-            skipped_in_a_row=self.skipped_in_a_row,
-            skipped_total=self.skipped_total,
-            variable=getattr(variable, "path", variable.name),
-            has_nan=bool(_value(machine.culprit_has_nan)),
-        )
+        collapse = self.take_collapse()
+        if collapse is not None:
+            raise collapse
+
+    def take_collapse(self) -> LossScaleCollapse | None:
+        """The collapse that nobody has taken yet, which ends it; training may go on."""
+        return self._machine.take_collapse()
 
 
 def _value(variable: keras.Variable) -> np.ndarray:

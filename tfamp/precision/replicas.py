@@ -16,30 +16,32 @@ _KERAS_SUM = "_all_reduce_sum_gradients"
 
 
 def summed(
-    grads: Sequence[gradients_lib.Gradient], loss: tf.Tensor
+    grads: Sequence[gradients_lib.Gradient], scalars: tf.Tensor
 ) -> tuple[list[gradients_lib.Gradient], tf.Tensor]:
-    """Sums gradients and loss over the replicas, all in one reduction.
+    """Sums gradients and some scalars over the replicas, all in one reduction.
 
     Call it in a replica context with more than one replica in sync.
 
     Args:
         grads: This replica's float tensors, IndexedSlices or None.
-        loss: float32 scalar, this replica's share of the loss.
+        scalars: float32 vector, this replica's shares, of the loss among others.
 
     Returns:
         grads: The sums, float32 and the same on every replica.
-        loss: The loss of the global batch.
+        scalars: Their sums.
     """
     # float32 first: float16 gradients that are finite by themselves may overflow in the sum.
     present = [_as_float32(grad) for grad in grads if grad is not None]
     context = tf.distribute.get_replica_context()
     # A copy on the replica's own device; what lies elsewhere breaks the batch into single sums.
-    *sums, loss = context.all_reduce(tf.distribute.ReduceOp.SUM, [*present, tf.identity(loss)])
+    *sums, scalars = context.all_reduce(
+        tf.distribute.ReduceOp.SUM, [*present, tf.identity(scalars)]
+    )
     remaining = iter(sums)
     # The slices of two replicas may name the same row.
     return [
         None if grad is None else gradients_lib.densified(next(remaining)) for grad in grads
-    ], loss
+    ], scalars
 
 
 def cond(

@@ -105,10 +105,16 @@ class SavedState:
             )
         taken: list[tuple[keras.Variable, np.ndarray]] = []
         taken += zip(self.inner, inner, strict=True)
+        last_scale = _array(self.keras_own[-1])
         if own and self._takes_scale(saved):
             taken += zip(self.keras_own, own, strict=True)
+            last_scale = own[-1]
         for name, variable in self.counters.items():
-            taken.append((variable, saved.get(_PREFIX + name, self._fresh(name))))
+            saved_value = saved.get(_PREFIX + name)
+            # A collapse was an event of the process that wrote the file.
+            if saved_value is None or name == "collapsed_at":
+                saved_value = self._fresh(name, last_scale)
+            taken.append((variable, saved_value))
         for i, variable in enumerate(self.accumulators):
             nothing = np.zeros(variable.shape, "float32")
             taken.append((variable, saved.get(f"{_PREFIX}accumulator_{i}", nothing)))
@@ -126,8 +132,12 @@ class SavedState:
         # A static scale is an argument, no state; and a run without a scale left none.
         return self.rules.dynamic and bool(saved.get(_PREFIX + "is_scaling", True))
 
-    def _fresh(self, name: str) -> np.ndarray:
-        starts = {"hysteresis_left": self.rules.hysteresis, "culprit": -1}
+    def _fresh(self, name: str, scale: np.ndarray) -> np.ndarray:
+        starts = {
+            "hysteresis_left": self.rules.hysteresis,
+            "culprit": -1,
+            "last_clean_scale": scale,
+        }
         return np.asarray(starts.get(name, 0))
 
     def _check_scale(self, saved: dict[str, np.ndarray]) -> None:
@@ -171,6 +181,7 @@ class SavesState:
         """
         if self.built:
             self._saved_state().read(store)
+            self._machine.forget_collapse()
         else:
             self._saved_state().check(store)
             self._unread = _read(store)

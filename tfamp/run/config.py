@@ -31,6 +31,7 @@ DYNAMIC_SCALE_FLAGS = (
     "loss_scale_backoff_factor",
     "min_loss_scale",
     "max_loss_scale",
+    "loss_scale_recovery_steps",
     "max_skipped_in_a_row",
 )
 
@@ -82,7 +83,8 @@ class Config:
     loss_scale_backoff_factor: float = 0.5
     min_loss_scale: float = 2.0**-14
     max_loss_scale: float = 2.0**24
-    max_skipped_in_a_row: int | None = None
+    loss_scale_recovery_steps: int | None = 20
+    max_skipped_in_a_row: int | None = 200
     jit_compile: bool | None = None
     steps_per_execution: int = 1
     profile_steps: tuple[int, int] | None = None
@@ -169,8 +171,8 @@ def _check_choices(config: Config) -> None:
 def _check_ranges(config: Config) -> None:
     at_least_one = (
         "image_size num_classes num_examples epochs steps_per_epoch batch_size "
-        "accumulation_steps loss_scale_growth_steps max_skipped_in_a_row "
-        "steps_per_execution log_every"
+        "accumulation_steps loss_scale_growth_steps loss_scale_recovery_steps "
+        "max_skipped_in_a_row steps_per_execution log_every"
     )
     for name in at_least_one.split():
         value = getattr(config, name)

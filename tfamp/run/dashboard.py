@@ -60,7 +60,7 @@ _CHARTS = (
         "What loss scaling did",
         (
             ("Loss scale, as a power of two (log2)", (LOG2_SCALE,)),
-            ("Skipped steps", (records.SKIPPED_TOTAL,)),
+            ("Skipped steps", (records.SKIPPED_TOTAL, records.SKIPPED_NON_FINITE_LOSS)),
             ("Gradient norm, unscaled", (records.GRADIENT_NORM,)),
             ("Share of zero gradients", (records.GRADIENT_ZEROS,)),
         ),

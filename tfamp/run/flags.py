@@ -28,6 +28,20 @@ class _OnOffParser(flags.BooleanParser):
             raise ValueError(f"expected on or off, got {argument!r}") from error
 
 
+class _LimitParser(flags.IntegerParser):
+    """A whole number, or `none` for no limit."""
+
+    syntactic_help = "a whole number, or none"
+
+    def parse(self, argument: Any) -> int | None:
+        if isinstance(argument, str) and argument.lower() == "none":
+            return None
+        try:
+            return super().parse(argument)
+        except ValueError as error:
+            raise ValueError(f"expected a whole number or none, got {argument!r}") from error
+
+
 class _StepRangeParser(flags.ArgumentParser):
     """Two step numbers, `A,B`."""
 
@@ -66,6 +80,10 @@ def _define(values: flags.FlagValues) -> None:
 
     def integer(name: str, text: str) -> None:
         flags.DEFINE_integer(name, default[name], text, flag_values=values)
+
+    def limit(name: str, text: str) -> None:
+        serializer = flags.ArgumentSerializer()
+        flags.DEFINE(_LimitParser(), name, default[name], text, values, serializer)
 
     def number(name: str, text: str) -> None:
         flags.DEFINE_float(name, default[name], text, flag_values=values)
@@ -126,7 +144,15 @@ def _define(values: flags.FlagValues) -> None:
     )
     number("min_loss_scale", "Floor of a dynamic loss scale.")
     number("max_loss_scale", "Ceiling of a dynamic loss scale.")
-    integer("max_skipped_in_a_row", "Stop the run after more skipped steps in a row than this.")
+    limit(
+        "loss_scale_recovery_steps",
+        "After 8 overflows in a row, clean steps before a dynamic loss scale grows until it is "
+        "back; none is torch's rule, which waits --loss_scale_growth_steps each time.",
+    )
+    limit(
+        "max_skipped_in_a_row",
+        "Stop the run after more skipped steps in a row than this; none is no limit.",
+    )
     boolean(
         "jit_compile",
         "Compile the step with XLA. Default: on a GPU yes; on a CPU only for float16, which is "
@@ -214,7 +240,9 @@ def as_arguments(values: flags.FlagValues, but: Collection[str] = ()) -> list[st
         but: Names of flags to leave out.
     """
     names = [field.name for field in dataclasses.fields(config_lib.Config)]
-    return [values[name].serialize() for name in names if values[name].present and name not in but]
+    given = [name for name in names if values[name].present and name not in but]
+    # absl writes nothing for a limit that is none.
+    return [values[name].serialize() or f"--{name}=none" for name in given]
 
 
 def _refuse_the_rest(rest: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ _SCALE_COUNTERS = {
     "growth_counter": records.GROWTH_COUNTER,
     "skipped_total": records.SKIPPED_TOTAL,
     "skipped_in_a_row": records.SKIPPED_IN_A_ROW,
+    "skipped_non_finite_loss": records.SKIPPED_NON_FINITE_LOSS,
 }
 
 
@@ -40,8 +41,15 @@ class HistoryBooks:
         self.optimizer = optimizer
         self.first_skips: list[int] = []
         self.scales_seen: list[float] = []
+        self.collapsed_at: int | None = None
         self._recorded = optimizer.history()[0]
         self._before = self._recorded - step
+        # Whoever reads the books says what they hold.
+        optimizer.announces = False
+
+    def close(self) -> None:
+        """Leaves the optimizer to speak for itself again."""
+        self.optimizer.announces = True
 
     @property
     def notes_losses(self) -> bool:
@@ -96,7 +104,10 @@ class HistoryBooks:
     def raise_if_collapsed(self) -> None:
         """Raises `LossScaleCollapse` if loss scaling has given up."""
         if self.optimizer.is_scaling:
-            self.optimizer.raise_if_collapsed()
+            collapse = self.optimizer.take_collapse()
+            if collapse is not None:
+                self.collapsed_at = collapse.step
+                raise collapse
 
     def loss_scale_result(self) -> dict[str, Any] | None:
         """What result.json says of the loss scale; None where nothing is scaled."""
@@ -111,6 +122,8 @@ class HistoryBooks:
             "min": min(seen),
             "max": max(seen),
             "skipped": optimizer.skipped_total,
+            "skipped_non_finite_loss": optimizer.skipped_non_finite_loss,
+            "collapsed_at": self.collapsed_at,
             "first_skips": self.first_skips,
         }
 

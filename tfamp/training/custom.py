@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from tfamp.precision.moving_averages import KeptAverages
 from tfamp.training import distribute
 
 
@@ -45,6 +46,8 @@ class CustomLoop:
         """
         num_replicas = self._strategy.num_replicas_in_sync
         optimizer, variables = self.model.optimizer, self.model.trainable_variables
+        averages = KeptAverages(self.model, optimizer) if optimizer.is_scaling else None
+        averages_before = averages.before() if averages else []
         with tf.GradientTape() as tape:
             # A user's model may end in 16 bits; losses and metrics are float32.
             logits = tf.cast(self.model(images, training=True), tf.float32)
@@ -56,6 +59,8 @@ class CustomLoop:
             scaled_loss = optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, variables)
         optimizer.apply(gradients, variables)
+        if averages:
+            averages.after(averages_before)
         self._mean_loss.update_state(loss * num_replicas)
         self._accuracy.update_state(labels, logits)
 

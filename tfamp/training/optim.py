@@ -90,6 +90,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
         backoff_factor=config.loss_scale_backoff_factor,
         min_scale=config.min_loss_scale,
         max_scale=config.max_loss_scale,
+        recovery_steps=config.loss_scale_recovery_steps,
         max_skipped_in_a_row=config.max_skipped_in_a_row,
         history=history,
         counts_zeros=scaled,

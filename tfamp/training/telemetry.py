@@ -154,6 +154,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             self._write_steps({})
         finally:
             self._files.close()
+            if self._books:
+                self._books.close()
 
     @property
     def last_row(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tfamp.data import registry as data_registry
 from tfamp.models import registry as model_registry
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.precision.moving_averages import kept_moving_averages
 from tfamp.run import memory, provenance, records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
@@ -225,15 +226,16 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
     if config.loop == "custom":
         CustomLoop(model, run.loss).run(data.train, data.validation, config.epochs, steps, listed)
     else:
-        model.fit(
-            data.train,
-            validation_data=data.validation,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
-            callbacks=listed,
-            shuffle=False,
-            verbose=0,
-        )
+        with kept_moving_averages(model):
+            model.fit(
+                data.train,
+                validation_data=data.validation,
+                epochs=config.epochs,
+                steps_per_epoch=steps,
+                callbacks=listed,
+                shuffle=False,
+                verbose=0,
+            )
 
 
 def _finish(

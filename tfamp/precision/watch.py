@@ -1,0 +1,145 @@
+"""Tells a script on stderr what became of its loss scaling, where nothing else would.
+
+A step that is compiled with XLA cannot print, and `fit` calls the optimizer at each step and at its
+end, never in between. So one daemon thread looks at a few counters on the device every five
+seconds; the end of `fit` and the end of the process look once more. tfamp's loops and its callback
+read the same counters and say it better: they set `announces` to False while they train.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from tfamp.precision import collapse
+from tfamp.precision.scale_machine import ScaleMachine
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+@dataclasses.dataclass
+class _Watched:
+    """An optimizer that is looked at; its counters outlive it, to be told of at last.
+
+    Attributes:
+        optimizer: A weak reference to it.
+        machine: Its counters, a few bytes on the device.
+        told_collapse_at: The step of the last collapse that was told. It is not taken: that is
+            for whoever asks the optimizer.
+        has_told_of_losses: Whether skips with a non-finite loss were told.
+    """
+
+    optimizer: weakref.ref[keras.optimizers.Optimizer]
+    machine: ScaleMachine
+    told_collapse_at: int | None = None
+    has_told_of_losses: bool = False
+
+    def tell(self) -> None:
+        if not self.machine.announces:
+            return
+        fallen = self.machine.read_collapse()
+        if fallen is not None and fallen.step != self.told_collapse_at:
+            self.told_collapse_at = fallen.step
+            _print(str(fallen))
+        skipped = self.machine.read("skipped_non_finite_loss")
+        if skipped and not self.has_told_of_losses:
+            self.has_told_of_losses = True
+            optimizer = self.optimizer()
+            trained = optimizer._trainable_variables if optimizer is not None else []
+            layers = _layers_with_broken_averages(trained)
+            attempted = self.machine.read("attempted")
+            _print(collapse.skipped_non_finite_loss(skipped, attempted, layers))
+
+
+class _Watch:
+    """The thread, and what it looks at."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._watched: list[_Watched] = []
+
+    def begin(self, optimizer: keras.optimizers.Optimizer, machine: ScaleMachine) -> None:
+        """Looks at an optimizer from now on."""
+        with self._lock:
+            self._watched.append(_Watched(weakref.ref(optimizer), machine))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="tfamp-watch", daemon=True)
+                self._thread.start()
+                atexit.register(self._at_exit)
+
+    def tell(self, machine: ScaleMachine) -> None:
+        """Prints at once what has not been told of an optimizer yet."""
+        with self._lock:
+            for watched in self._watched:
+                if watched.machine is machine:
+                    watched.tell()
+
+    def look(self) -> None:
+        """Looks at all, and for the last time at those that are gone."""
+        with self._lock:
+            for watched in list(self._watched):
+                is_gone = watched.optimizer() is None
+                # A look that fails must end neither the thread nor a script that trains well.
+                with contextlib.suppress(Exception):
+                    watched.tell()
+                if is_gone:
+                    self._watched.remove(watched)
+
+    def _run(self) -> None:
+        while not self._end.wait(_SECONDS_BETWEEN_LOOKS):
+            self.look()
+
+    def _at_exit(self) -> None:
+        # TensorFlow must not be at work in a thread while the interpreter ends.
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join(_SECONDS_BETWEEN_LOOKS)
+        self.look()
+
+
+_watch = _Watch()
+begin = _watch.begin
+tell = _watch.tell
+
+
+def _print(text: str) -> None:
+    # A progress bar may be in the middle of its line.
+    print(f"\ntfamp: {text}", file=sys.stderr, flush=True)
+
+
+def _layers_with_broken_averages(trained: Sequence[keras.Variable]) -> tuple[str, ...]:
+    """Paths of the layers whose float state is no longer finite, in models of these weights.
+
+    An optimizer does not know its model. This looks for it among all objects, which takes tenths of
+    a second and is done once, after a step that was lost.
+    """
+    known = {id(variable) for variable in trained}
+    broken: dict[str, None] = {}
+    for candidate in gc.get_objects():
+        if not issubclass(type(candidate), keras.Model):
+            continue
+        # A model that is half built or half gone.
+        with contextlib.suppress(Exception):
+            if not any(id(variable) in known for variable in candidate.trainable_variables):
+                continue
+            for layer in candidate._flatten_layers(include_self=False):
+                if any(_is_broken(variable) for variable in layer._non_trainable_variables):
+                    broken[layer.path or layer.name] = None
+    return tuple(broken)
+
+
+def _is_broken(variable: keras.Variable) -> bool:
+    if "float" not in str(variable.dtype):
+        return False
+    return not np.all(np.isfinite(np.asarray(variable.value.numpy(), "float32")))
