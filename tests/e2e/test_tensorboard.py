@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import pathlib
 from collections import defaultdict
 
 import pytest
@@ -123,6 +125,14 @@ def test_events_of_a_run_that_another_took_the_place_of_are_there_and_not_shown(
     names = [path.name for path in replaced.rglob("*") if path.is_file()]
     assert len(names) == 3 and "config.json" in names
     assert not any("replaced" in run for run in ask("scalars/tags"))
+
+
+def test_the_content_of_the_users_model_is_recorded(runs):
+    for run in runs.values():
+        name, _, _ = run.result["model"].rpartition(":")
+        content = hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()
+        assert run.config["model_sha256"] == {pathlib.Path(name).name: content}
+        assert run.config["trainable_parameters"] == 1426
 
 
 def test_tags_and_runs(ask, runs):

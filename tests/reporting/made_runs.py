@@ -31,6 +31,8 @@ def write_run(
     zero_fraction: float | None = None,
     device: str = CPU,
     tf32_in_effect: bool = False,
+    trainable_parameters: int | None = 1000,
+    model_sha256: dict[str, str] | None = None,
     **flags: Any,
 ) -> pathlib.Path:
     """Writes one completed run.
@@ -48,6 +50,8 @@ def write_run(
         zero_fraction: Share of zero gradients in every step of a float16 run.
         device: Its device.
         tf32_in_effect: What result.json says of TF32.
+        trainable_parameters: What config.json says of them, None as an older one that says nothing.
+        model_sha256: Likewise, of the content of a user's model.
         **flags: Fields of the config.
 
     Returns:
@@ -167,9 +171,12 @@ def write_run(
             f"--seed={config.seed}",
         ],
         "git_revision": REVISION,
-        "trainable_parameters": 1000,
         "forced_float32_layers": [],
     }
+    if trainable_parameters is not None:
+        record["trainable_parameters"] = trainable_parameters
+    if model_sha256 is not None:
+        record["model_sha256"] = model_sha256
     (folder / "metrics.jsonl").write_text("".join(_line(row) for row in rows))
     (folder / "config.json").write_text(json.dumps(_numbers(record)))
     (folder / "result.json").write_text(json.dumps(_numbers(result)))

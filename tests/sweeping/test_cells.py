@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import json
 import os
 import sys
 
@@ -328,6 +329,52 @@ def test_many_conflicts_are_counted(make, finish):
         finish(cell, epochs=9)
     with pytest.raises(InputError, match=r"\(epochs 9 there and 5 here\), and 2 more\. Finished"):
         cells_lib.check_on_disk(cells, overwrite=False)
+
+
+def write_model(tmp_path, text):
+    (tmp_path / "net.py").write_text("import blocks\n")
+    (tmp_path / "blocks.py").write_text(text)
+    return {"models": (f"{tmp_path}/net.py:build",)}
+
+
+def record_content(cell):
+    record = json.loads(cell.directory.config.read_text())
+    cell.directory.config.write_text(json.dumps(record | {"model_sha256": cell.model_sha256}))
+
+
+def test_a_finished_run_of_a_model_that_was_edited_since(make, finish, tmp_path):
+    (cell,) = make(**ONE, **write_model(tmp_path, "A = 1"))
+    finish(cell)
+    record_content(cell)
+    (same,) = make(**ONE, **write_model(tmp_path, "A = 1"))
+    assert same.is_finished()
+    (edited,) = make(**ONE, **write_model(tmp_path, "A = 2"))
+    assert not edited.is_finished()
+    with pytest.raises(InputError) as raised:
+        cells_lib.check_on_disk([edited], overwrite=False)
+    there, here = (c.model_sha256["blocks.py"][:12] for c in (cell, edited))
+    assert str(raised.value) == (
+        f"Finished with another configuration: {edited.directory.path} (the content of blocks.py, "
+        f"sha256 {there} there and sha256 {here} here). Finished runs are kept. Give another "
+        "LOGDIR, or add '-- --overwrite' to replace these."
+    )
+    cells_lib.check_on_disk([edited], overwrite=True)
+
+
+def test_an_older_run_that_did_not_record_its_models_content_is_finished(make, finish, tmp_path):
+    (cell,) = make(**ONE, **write_model(tmp_path, "A = 1"))
+    finish(cell)
+    assert cell.is_finished()
+
+
+def test_a_config_without_todays_newest_settings_has_their_defaults(make, finish):
+    (cell,) = make("--ema_momentum=0.5", **ONE)
+    finish(cell)
+    record = json.loads(cell.directory.config.read_text())
+    for name in ("momentum", "label_smoothing", "ema_momentum"):
+        del record["config"][name]
+    cell.directory.config.write_text(json.dumps(record))
+    assert cell.conflict() == {"ema_momentum": (None, 0.5)}
 
 
 def test_a_logdir_that_is_a_file(make, tmp_path):

@@ -120,6 +120,29 @@ def test_a_failed_cell_is_told_and_the_rest_go_on(cells, stand_in):
     ]
 
 
+def test_a_model_that_is_edited_while_the_sweep_runs(make, tmp_path):
+    model = tmp_path / "net.py"
+    model.write_text("A = 1")
+    (cell,) = make(policies=(A,), models=(f"{model}:build",))
+
+    def command(cell):
+        record = {"schema_version": 1, "config": cell.config.to_json(), "command_line": ["train"]}
+        record["model_sha256"] = {"net.py": "another"}
+        place = cell.directory.path
+        write = f"""
+from pathlib import Path
+Path({str(place / "config.json")!r}).write_text({json.dumps(record)!r})
+Path({str(place / "result.json")!r}).write_text('{{"status": "completed"}}')
+"""
+        return [sys.executable, "-I", "-S", "-c", write]
+
+    lines = Lines()
+    outcome = Runner(command=command, say=lines, clock=ticking(20)).run([cell])
+    assert outcome.failed == [cell]
+    said = next(line for line in lines if "FAILED" in line)
+    assert said.endswith("after 20 s, the content of net.py changed while the sweep ran")
+
+
 @pytest.mark.parametrize(
     ("behaviour", "told"),
     [

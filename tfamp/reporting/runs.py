@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfamp.run import belongings, records
+from tfamp.run import belongings, recorded, records
 from tfamp.run.directory import RunDirectory
 
 # A folder with this file is an earlier report.
@@ -38,6 +38,10 @@ def _or_absent(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 def _is_step_time(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_measured(value.get(n)) for n in ("median", "p95"))
+
+
+def _is_content(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
 
 
 def _is_scale(value: Any) -> bool:
@@ -100,6 +104,9 @@ class Run:
         rows: The rows of metrics.jsonl.
         command_line: What the user typed.
         git_revision: Revision of the checkout that ran, or None.
+        trainable_parameters: Their number, or None where an older run did not record it.
+        model_sha256: The content of a user's model file and of what it imports beside it, by file
+            name; None for tfamp's own models and where an older run did not record it.
     """
 
     directory: str
@@ -108,6 +115,8 @@ class Run:
     rows: list[dict[str, Any]]
     command_line: list[str]
     git_revision: str | None
+    trainable_parameters: int | None = None
+    model_sha256: dict[str, str] | None = None
 
     @property
     def seed(self) -> int:
@@ -245,13 +254,16 @@ def read(folder: Path, name: str) -> Run:
     _check_fields(result, _RESULT_FIELDS, "result.json")
     command_line = record.get("command_line")
     revision = record.get("git_revision")
+    parameters, content = record.get("trainable_parameters"), record.get("model_sha256")
     return Run(
         directory=name,
-        config=config,
+        config=recorded.completed(config),
         result=result,
         rows=_rows(directory.metrics),
         command_line=[str(part) for part in command_line] if isinstance(command_line, list) else [],
         git_revision=revision if isinstance(revision, str) else None,
+        trainable_parameters=parameters if _is_count(parameters) else None,
+        model_sha256=content if _is_content(content) else None,
     )
 
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tfamp.models import user_files
 from tfamp.run import config as config_lib
 from tfamp.run import flags as run_flags
-from tfamp.run import records
+from tfamp.run import recorded, records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory, Terms
 from tfamp.run.errors import InputError
@@ -38,10 +39,12 @@ class Cell:
     Attributes:
         config: What the trainer makes of `arguments`.
         arguments: The flags for `python -m tfamp.train`.
+        model_sha256: The content of a user's model as the sweep began; None for one of tfamp's.
     """
 
     config: Config
     arguments: tuple[str, ...]
+    model_sha256: dict[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -96,6 +99,7 @@ class Cell:
             return {"config.json": ("not there or unreadable", "this sweep's")}
         if version != records.SCHEMA_VERSION:
             return {"schema_version": (version, records.SCHEMA_VERSION)}
+        found = recorded.completed(found)
         # Through JSON, where a tuple is a list.
         wanted = json.loads(json.dumps(self.config.to_json()))
         self._leave_to_the_run(wanted, found, record.get("command_line"))
@@ -104,7 +108,17 @@ class Cell:
             for name in dict.fromkeys((*wanted, *found))
             if name not in _PLACE
         }
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return differing | self._changed_files(record.get("model_sha256"))
+
+    def _changed_files(self, trained: Any) -> dict[str, tuple[str, str]]:
+        """The files of a user's model that are no longer as they were when the run was trained."""
+        if self.model_sha256 is None or not isinstance(trained, dict):
+            return {}
+        return {
+            f"the content of {name},": (recorded.short_hash(there), recorded.short_hash(here))
+            for name, (there, here) in recorded.changed_files(trained, self.model_sha256).items()
+        }
 
     def _leave_to_the_run(
         self, wanted: dict[str, Any], found: dict[str, Any], command_line: Any
@@ -208,7 +222,7 @@ def _cell(values: Config, common: Sequence[str]) -> Cell:
     except InputError as error:
         reason = matrix_lib.in_the_sweeps_words(error)
         raise InputError(f"The cell {name} cannot be run: {reason}") from error
-    return Cell(config, tuple(arguments))
+    return Cell(config, tuple(arguments), user_files.sha256(config.model))
 
 
 def run_name(config: Config) -> str:

@@ -194,7 +194,7 @@ class Runner:
             self._say(f"{label}: stopped after {duration(seconds)}")
             return
         self._outcome.failed.append(cell)
-        self._say(f"{label}: FAILED after {duration(seconds)}, {_ended(code)}")
+        self._say(f"{label}: FAILED after {duration(seconds)}, {_ended(code, cell)}")
         for line in _last_lines(cell.log):
             self._say(f"    | {line}")
         self._say(f"    the whole log: {cell.log}")
@@ -244,8 +244,12 @@ def _is_finished(cell: Cell) -> bool:
         return False
 
 
-def _ended(code: int) -> str:
+def _ended(code: int, cell: Cell) -> str:
     if code == 0:
+        with contextlib.suppress(InputError):
+            changed = [name for name in cell.conflict() if name.startswith("the content of ")]
+            if changed:
+                return f"{changed[0].rstrip(',')} changed while the sweep ran"
         return "exit code 0, but no result of this configuration"
     if code > 0:
         return f"exit code {code}"

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tfamp.data import registry as data_registry
 from tfamp.models import registry as model_registry
+from tfamp.models import user_files
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.precision.moving_averages import kept_moving_averages
@@ -183,11 +184,13 @@ def train(
                 # keras-cv's layers ask for it; what they draw comes from seeds of tfamp's own.
                 tf.random.set_global_generator(tf.random.Generator.from_seed(config.seed))
             say(f"Building {config.model} and loading {config.dataset} ...")
+            # Before it is imported: what was trained, should someone edit the file meanwhile.
+            model_files = user_files.sha256(config.model)
             run = build(config)
             replaced = directory.prepare(config.overwrite)
             if replaced is not None:
                 say(f"What an earlier run left in {directory.path} is in {replaced}.")
-            directory.write_config(_config_record(run, command_line))
+            directory.write_config(_config_record(run, command_line, model_files))
             _say_what(run, say)
             telemetry = PrecisionTelemetry(
                 directory.path,
@@ -280,7 +283,9 @@ def _error_text(error: BaseException | None) -> str | None:
     return None if error is None else f"{type(error).__name__}: {error}"
 
 
-def _config_record(run: Run, command_line: Sequence[str]) -> dict[str, Any]:
+def _config_record(
+    run: Run, command_line: Sequence[str], model_files: dict[str, str] | None
+) -> dict[str, Any]:
     device = memory.training_device()
     return {
         "schema_version": records.SCHEMA_VERSION,
@@ -291,6 +296,7 @@ def _config_record(run: Run, command_line: Sequence[str]) -> dict[str, Any]:
         "device": f"{device} ({memory.device_name(device)})",
         "tf32": policy_lib.computes_in_tf32(),
         "trainable_parameters": _trainable(run.model),
+        "model_sha256": model_files,
         "forced_float32_layers": run.forced_float32,
     }
 
