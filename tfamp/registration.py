@@ -57,7 +57,7 @@ class StandIn:
 
 def register() -> None:
     """Registers the stand-ins now if Keras is imported, else as soon as it is."""
-    if "keras" in sys.modules:
+    if sys.modules.get("keras"):
         _register_now()
     elif not any(isinstance(finder, _WaitsForKeras) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WaitsForKeras())

@@ -82,6 +82,49 @@ def test_wide_tables_scroll_in_their_own_box(page):
     assert {tuple(rest) for _, *rest in boxes} == {("auto", 1)}
 
 
+def test_what_scrolls_shows_that_it_does(page):
+    found = page.execute_script(
+        "return [...document.querySelectorAll('.scroll')].map(box => ["
+        "  box.scrollWidth > box.clientWidth, box.previousElementSibling.className,"
+        "  getComputedStyle(box.previousElementSibling).display,"
+        "  getComputedStyle(box).backgroundImage.split('gradient').length - 1,"
+        "  box.querySelectorAll('thead th').length])"
+    )
+    is_phone = page.execute_script("return innerWidth") < 600
+    assert all(scrolls for scrolls, *_ in found) is is_phone
+    # A shade at either side, and paper over it where there is nothing more; words on a phone.
+    assert all(shades == 4 for *_, shades, _ in found)
+    for scrolls, before, display, _, columns in found:
+        assert columns > 2 and (before == "hint" and display == "block") is (is_phone and scrolls)
+
+
+def test_the_verdict_is_seen_whole(page):
+    """As cards on a phone, a line a variant on a desktop, and nothing beyond the edge."""
+    width, boxes = page.execute_script(
+        "const box = document.querySelector('#verdict-table ~ .stack');"
+        "return [innerWidth, [...box.querySelectorAll('tbody tr:not(.title)')].map(row => ["
+        "  row.getBoundingClientRect().height, box.scrollWidth <= box.clientWidth,"
+        "  ...[...row.querySelectorAll('td')].map(td =>"
+        "    [td.getBoundingClientRect().right, getComputedStyle(td, '::before').content])])]"
+    )
+    assert len(boxes) == 6
+    for height, fits, *parts in boxes:
+        assert fits and all(right <= width for right, _ in parts)
+        if width < 600:
+            named = [content.strip('"') for _, content in parts]
+            assert named == ["Speed", "Memory", "Accuracy", "Seeds"]
+        else:
+            assert {content for _, content in parts} == {"none"} and height < 70
+
+
+def test_a_desktop_is_used(page):
+    width, widths = page.execute_script(
+        "return [innerWidth, [...document.querySelectorAll('table')].map(table =>"
+        "  table.getBoundingClientRect().width)]"
+    )
+    assert width < 600 or all(table > 0.9 * width for table in widths)
+
+
 def test_all_pictures_are_loaded_and_fit(page):
     pictures = page.execute_script(
         "return [...document.images].map(image => [image.complete, image.naturalWidth,"
@@ -124,7 +167,7 @@ def test_the_contents_lead_to_headings(page):
         ".filter(href => !document.getElementById(href.slice(1)))"
     )
     assert dead == []
-    assert page.execute_script("return document.querySelectorAll('nav a').length") == 4
+    assert page.execute_script("return document.querySelectorAll('nav a').length") == 3
 
 
 def test_text_is_large_enough_to_read(page):

@@ -94,7 +94,6 @@ DIFFERENT = {
     "model": "resnet18",
     "dataset": "cifar10",
     "loop": "custom",
-    "jit_compile": False,
     "optimizer": "adamw",
     "augment": "flip_crop",
     "accumulation_steps": 2,

@@ -159,7 +159,7 @@ FAULTS = {
     "interrupted": (result(status="interrupted"), "The run ended as 'interrupted'."),
     "no status": (result(status=...), "ended as None"),
     "epoch times of no kind": (result(epoch_time_sec=["x"]), "epoch_time_sec=['x'] where a list"),
-    "no epochs": (result(epoch_time_sec=[]), "epoch_time_sec=[]"),
+    "no list of epochs": (result(epoch_time_sec=None), "epoch_time_sec=None where a list"),
     "negative peak": (result(device_peak_bytes=-1), "device_peak_bytes=-1 where a number above 0"),
     "step time without p95": (result(step_time_ms={"median": 1.0}), "median and p95"),
     "step time zero": (result(step_time_ms={"median": 0, "p95": 1}), "median and p95"),

@@ -91,3 +91,54 @@ def test_a_over_b_and_b_over_a_agree(pairs):
     assert there.value * back.value == pytest.approx(1.0)
     assert there.low * back.high == pytest.approx(1.0)
     assert there.low <= there.value <= there.high
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [[0.99, 0.97], [1.0, 0.98], [0.0, 0.02], [1.0, 0.0], [0.9, 0.99, 1.0], [0.001, 0.0, 0.0]],
+)
+def test_an_interval_of_shares_stays_among_shares(shares):
+    plain, found = statistics.mean(shares), statistics.mean_share(shares)
+    assert plain.low < 0.0 or plain.high > 1.0
+    assert 0.0 <= found.low <= min(shares) and max(shares) <= found.high <= 1.0
+    assert found.value == plain.value and found.n == plain.n
+
+
+def test_shares_that_are_close_have_students_interval():
+    shares = [0.843, 0.850, 0.846]
+    plain, found = statistics.mean(shares), statistics.mean_share(shares)
+    assert found.low == pytest.approx(plain.low, abs=1e-4)
+    assert found.high == pytest.approx(plain.high, abs=1e-4)
+    # By hand: t * s / sqrt(n) of the angles, turned back.
+    angles = [math.asin(math.sqrt(share)) for share in shares]
+    centre = sum(angles) / 3
+    reach = T[2] * math.sqrt(sum((a - centre) ** 2 for a in angles) / 2 / 3)
+    assert found.low == pytest.approx(math.sin(centre - reach) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_shares_that_agree_have_no_width(share):
+    found = statistics.mean_share([share, share])
+    assert (found.low, found.high) == (pytest.approx(share), pytest.approx(share))
+
+
+@pytest.mark.parametrize("shares", [[], [0.5], [0.5, math.nan], [0.5, 3.0]])
+def test_what_are_no_several_shares_is_left_to_the_mean(shares):
+    plain, found = statistics.mean(shares), statistics.mean_share(shares)
+    assert (found is plain is None) or str(found) == str(plain)
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=2, max_size=9))
+def test_any_shares_have_their_mean_in_an_interval_of_shares(shares):
+    found = statistics.mean_share(shares)
+    assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+
+
+def test_a_difference_of_shares_stays_between_minus_one_and_one():
+    assert statistics.mean_difference([0.9, 0.5], [0.1, 0.4]).high > 1.0
+    found = statistics.mean_share_difference([0.9, 0.5], [0.1, 0.4])
+    assert (found.value, found.low, found.high) == (pytest.approx(0.45), -1.0, 1.0)
+    assert statistics.mean_share_difference([0.5], [0.4]).low is None
+    assert statistics.mean_share_difference([], []) is None
+    close = statistics.mean_share_difference([0.5, 0.51], [0.5, 0.5])
+    assert close == statistics.mean_difference([0.5, 0.51], [0.5, 0.5])

@@ -7,6 +7,7 @@ from made_runs import write_run
 
 from tfamp.reporting import comparison, runs, verdict
 from tfamp.reporting.statistics import Estimate
+from tfamp.reporting.tables import Cell
 
 
 def sentences(logdir):
@@ -68,6 +69,11 @@ def test_the_baseline_has_none(tmp_path):
         (Estimate(1.1, 0.9, 1.3, 3), "within noise", "within noise"),
         (Estimate(1.1, 1.0, 1.3, 3), "within noise", "within noise"),
         (Estimate(1.0, 1.0, 1.0, 3), "the same", "the same"),
+        (Estimate(1.04, 1.03, 1.045, 3), "slightly faster", "slightly larger"),
+        (Estimate(0.99, 0.985, 0.995, 3), "slightly slower", "slightly smaller"),
+        (Estimate(1.05, 1.02, 1.08, 3), "faster", "larger"),
+        (Estimate(1 / 1.05, 0.92, 0.98, 3), "slower", "smaller"),
+        (Estimate(1.04, 0.9, 1.2, 3), "within noise", "within noise"),
         (Estimate(1.5, None, None, 1), "unknown", "unknown"),
         (Estimate(math.nan, None, None, 3), "unknown", "unknown"),
     ],
@@ -82,6 +88,9 @@ def test_judgement_of_ratios(estimate, speed, memory):
     [
         (Estimate(0.01, 0.001, 0.02, 3), "higher"),
         (Estimate(-0.01, -0.02, -0.001, 3), "lower"),
+        (Estimate(0.0009, 0.0001, 0.0017, 3), "slightly higher"),
+        (Estimate(-0.0009, -0.0017, -0.0001, 3), "slightly lower"),
+        (Estimate(-0.001, -0.0017, -0.0003, 3), "lower"),
         (Estimate(0.01, -0.01, 0.03, 3), "within noise"),
         (Estimate(0.0, 0.0, 0.0, 3), "the same"),
         (Estimate(0.01, None, None, 1), "unknown"),
@@ -89,3 +98,21 @@ def test_judgement_of_ratios(estimate, speed, memory):
 )
 def test_judgement_of_differences(estimate, accuracy):
     assert verdict.accuracy(estimate) == accuracy
+
+
+@pytest.mark.parametrize("word", ["faster", "slower", "smaller", "larger", "higher", "lower"])
+def test_a_small_effect_has_no_colour(word):
+    assert Cell("1", word=word).tone != "neutral"
+    assert Cell("1", word=f"{verdict.SLIGHTLY}{word}").tone == "neutral"
+
+
+def test_what_another_compiler_ran_is_compared_in_accuracy_alone(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path, policy="float32", jit_compile=False, seed=seed, accuracy=0.8)
+        write_run(tmp_path, policy="mixed_float16", seed=seed, accuracy=0.7, step_ms=10.0)
+    assert sentences(tmp_path) == [
+        "Speed: mixed_float16 with XLA is not compared, as float32 ran without XLA.",
+        "Memory: mixed_float16 with XLA is not compared, as float32 ran without XLA.",
+        "Accuracy: mixed_float16 with XLA differs from float32 by -10.00 points of validation "
+        "accuracy (95% interval -10.00 to -10.00, 3 seeds): lower.",
+    ]

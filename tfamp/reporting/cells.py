@@ -65,6 +65,11 @@ def percent(value: float, beside: float) -> str:
     return f"{100 * value:.2f}"
 
 
+def whole_percent(value: float, beside: float) -> str:
+    """A round share from 0 to 1 as percent, without places that say nothing."""
+    return f"{100 * value:g}"
+
+
 def points(value: float, beside: float) -> str:
     """A difference of shares as signed percentage points."""
     return f"{100 * value:+.2f}"
@@ -126,8 +131,8 @@ def listed(values: Any) -> str:
 
 
 def seeds(values: Sequence[Any]) -> str:
-    """Seeds in a row, `0 to 9` where they are many in a row."""
+    """Seeds in a row, `0 to 9` where they are many in a row; a script may have set none."""
     known = [value for value in values if isinstance(value, int)]
     if len(known) == len(values) > 3 and known == list(range(known[0], known[-1] + 1)):
         return f"{known[0]} to {known[-1]}"
-    return listed(values)
+    return listed("not set" if value is None else value for value in values)

@@ -1,37 +1,34 @@
-"""Which runs may be compared, and what the comparison says.
+"""What the comparison of runs says: figures of each precision, and its ratios to a baseline.
 
 Precision settings are what a report compares: the policy, TF32, layers forced to float32 and how
-the loss was scaled. Two runs are compared only if everything else in their configs is equal, and
-the device too; runs of one precision that differ in the seed alone are repetitions of each other.
+the loss was scaled. Runs of one precision that differ in the seed alone are repetitions of each
+other; `pairing` says which runs may be compared at all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import statistics as robust
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfamp.reporting import statistics
-from tfamp.reporting.precision_settings import PRECISION_FIELDS, Precision
-from tfamp.reporting.runs import PassedOver, Run
+from tfamp.reporting import pairing, statistics
+from tfamp.reporting.precision_settings import Precision
+from tfamp.reporting.runs import PassedOver, Run, by_seed
 from tfamp.reporting.statistics import Estimate
 from tfamp.run.config import POLICIES
 from tfamp.run.errors import InputError, unknown_name
-
-# What tells runs apart without changing what they compute.
-_IDENTITY_FIELDS = ("seed", "logdir", "run_name", "overwrite")
 
 
 def _result(name: str) -> Callable[[Run], float | None]:
     return lambda run: run.result.get(name)
 
 
-def epoch_seconds(run: Run) -> float:
+def epoch_seconds(run: Run) -> float | None:
     """The median epoch after the first, which compiles; the first where it is the only one."""
-    return robust.median(run.result["epoch_time_sec"][1:] or run.result["epoch_time_sec"])
+    seconds = run.result["epoch_time_sec"]
+    return robust.median(seconds[1:] or seconds) if seconds else None
 
 
 def _step_time(statistic: str) -> Callable[[Run], float | None]:
@@ -52,8 +49,12 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
     "train_loss": _result("train_loss"),
 }
 
-# The figures that can be 0 or not finite; times, rates and sizes are above 0 and averaged as such.
-_SIGNED = ("validation_accuracy", "validation_loss", "train_loss")
+# How each is averaged; times, rates and sizes, which are above 0, by their logarithms.
+_MEANS: dict[str, Callable[[Sequence[float]], Estimate | None]] = {
+    "validation_accuracy": statistics.mean_share,
+    "validation_loss": statistics.mean,
+    "train_loss": statistics.mean,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +67,16 @@ class Comparison:
         epoch_speedup: The same of the epoch time.
         memory_ratio: The variant's device peak over the baseline's: below 1 is smaller.
         accuracy_difference: The variant's validation accuracy less the baseline's, from -1 to 1.
+        is_compiled_alike: Whether XLA compiled both or neither; where not, what they cost is not
+            compared, and ratios of time and memory are None.
     """
 
-    seeds: tuple[int, ...]
+    seeds: tuple[int | None, ...]
     step_speedup: Estimate | None
     epoch_speedup: Estimate | None
     memory_ratio: Estimate | None
     accuracy_difference: Estimate | None
+    is_compiled_alike: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Variant:
         precision: How they computed.
         label: A name that no other variant of the group has.
         runs: Sorted by seed.
+        has_xla: Whether XLA compiled them; None where it was not recorded.
         comparison: Against the group's baseline; None for the baseline itself, and where there
             is none or no seed in common.
     """
@@ -90,20 +95,27 @@ class Variant:
     precision: Precision
     label: str
     runs: tuple[Run, ...]
+    has_xla: bool | None
     comparison: Comparison | None = None
+
+    @property
+    def has_comparable_costs(self) -> bool:
+        """Whether its times and memory may stand beside the baseline's."""
+        return self.comparison is None or self.comparison.is_compiled_alike
 
     def figure(self, name: str) -> Estimate | None:
         """One of `FIGURES` over the seeds; None where no run measured it."""
         values = [x for x in map(FIGURES[name], self.runs) if x is not None]
-        return (statistics.mean if name in _SIGNED else statistics.geometric_mean)(values)
+        return _MEANS.get(name, statistics.geometric_mean)(values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs whose configs differ in precision and seed only, on one device.
+    """Runs whose configs differ in precision and seed only, or in the compiler too, on one device.
 
     Attributes:
-        settings: What they have in common, by the flags' names.
+        settings: What they have in common, by the flags' names; without `jit_compile` where they
+            differ in it.
         device: The device, as `CPU:0 (its name)`.
         variants: Sorted, the baseline first.
         baseline: The variant that the others are compared with, or None.
@@ -118,10 +130,20 @@ class Group:
     def title(self) -> str:
         """What its runs have in common and a reader looks for."""
         settings = self.settings
-        xla = "with XLA" if settings.get("jit_compile") else "without XLA"
+        xla = xla_words(settings.get(pairing.COMPILER))
+        if pairing.COMPILER not in settings:
+            xla = "with and without XLA"
         size = f" at {settings['image_size']} pixels" if settings.get("image_size") else ""
-        parts = [f"{settings['model']} on {settings['dataset']}{size}", f"{settings['loop']} loop"]
-        return ", ".join([*parts, xla, f"batch {settings['batch_size']}"])
+        data = f" on {settings['dataset']}{size}" if settings.get("dataset") else ""
+        parts = [f"{settings['model'] or 'a model'}{data}", f"{settings['loop']} loop", xla]
+        if settings.get("batch_size"):
+            parts.append(f"batch {settings['batch_size']}")
+        return ", ".join(parts)
+
+    @property
+    def unlike(self) -> list[tuple[Variant, Comparison]]:
+        """The variants that are compared with a baseline of another compiler."""
+        return [(v, c) for v, c in self.comparisons if not c.is_compiled_alike]
 
     @property
     def runs(self) -> list[Run]:
@@ -159,20 +181,19 @@ def compare(runs: Sequence[Run], baseline: str) -> Comparisons:
     """
     _check_baseline(runs, baseline)
     unpaired: list[PassedOver] = []
-    members: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        members[json.dumps([settings_of(run), run.result["device"]], sort_keys=True)].append(run)
-    groups = [_group(group, baseline, unpaired) for group in members.values()]
+    members = pairing.join_compilers(
+        pairing.gather(runs), lambda run: baseline in (run.policy, Precision.of(run).label)
+    )
+    groups = [_group(group, baseline, unpaired) for group in members]
     groups.sort(key=lambda g: (not g.comparisons, g.runs[0].directory))
     for group in groups:
         unpaired += _why_unpaired(group, groups, baseline)
     return Comparisons(tuple(groups), tuple(unpaired))
 
 
-def settings_of(run: Run) -> dict[str, Any]:
-    """The part of a run's config that runs must share to be compared."""
-    apart = (*PRECISION_FIELDS, *_IDENTITY_FIELDS)
-    return {name: value for name, value in run.config.items() if name not in apart}
+def xla_words(has_xla: bool | None) -> str:
+    """Whether XLA compiled, in words."""
+    return "with XLA" if has_xla else "without XLA"
 
 
 def _check_baseline(runs: Sequence[Run], baseline: str) -> None:
@@ -188,33 +209,42 @@ def _check_baseline(runs: Sequence[Run], baseline: str) -> None:
 
 
 def _group(runs: Sequence[Run], baseline: str, unpaired: list[PassedOver]) -> Group:
-    by_precision: dict[Precision, dict[int, Run]] = defaultdict(dict)
+    by_precision: dict[tuple[Precision, bool | None], dict[int | None, Run]] = defaultdict(dict)
     for run in runs:
-        seeds = by_precision[Precision.of(run)]
+        seeds = by_precision[Precision.of(run), run.config.get(pairing.COMPILER)]
         if run.seed in seeds:
             why = f"It repeats {seeds[run.seed].directory}: the same settings and the same seed."
             unpaired.append(PassedOver(run.directory, why))
         else:
             seeds[run.seed] = run
-    labels = [precision.label for precision in by_precision]
+    labels = [precision.label for precision in dict.fromkeys(p for p, _ in by_precision)]
     variants = []
-    for precision, seeds in by_precision.items():
+    for (precision, has_xla), seeds in by_precision.items():
         label = precision.label
         if labels.count(label) > 1:
             label += ", TF32 on" if precision.tf32 else ", TF32 off"
-        ordered = tuple(seeds[seed] for seed in sorted(seeds))
-        variants.append(Variant(precision, label, ordered))
+        ordered = tuple(seeds[seed] for seed in sorted(seeds, key=by_seed))
+        variants.append(Variant(precision, label, ordered, has_xla))
     variants.sort(key=lambda variant: variant.precision.order)
     chosen = _baseline_of(variants, baseline)
-    compared = [
-        variant
-        if chosen is None or variant is chosen
-        else dataclasses.replace(variant, comparison=_comparison(variant, chosen))
-        for variant in variants
-    ]
-    compared.sort(key=lambda variant: variant is not chosen)
-    device = runs[0].result["device"]
-    return Group(settings_of(runs[0]), device, tuple(compared), chosen)
+    if chosen is not None:
+        variants = [_against(variant, chosen) for variant in variants]
+    variants.sort(key=lambda variant: variant is not chosen)
+    settings = pairing.settings_of(runs[0])
+    if len({variant.has_xla for variant in variants}) > 1:
+        del settings[pairing.COMPILER]
+    return Group(settings, runs[0].result["device"], tuple(variants), chosen)
+
+
+def _against(variant: Variant, baseline: Variant) -> Variant:
+    """A variant with its comparison, and with its compiler in its label where that differs."""
+    if variant is baseline:
+        return variant
+    label = variant.label
+    if variant.has_xla != baseline.has_xla:
+        label += f" {xla_words(variant.has_xla)}"
+    comparison = _comparison(variant, baseline)
+    return dataclasses.replace(variant, label=label, comparison=comparison)
 
 
 def _baseline_of(variants: Sequence[Variant], baseline: str) -> Variant | None:
@@ -237,16 +267,21 @@ def _comparison(variant: Variant, baseline: Variant) -> Comparison | None:
         found = [(a, b) for a, b in known if a is not None and b is not None]
         return [a for a, _ in found], [b for _, b in found]
 
-    steps, base_steps = both("step_time_ms")
-    epochs, base_epochs = both("epoch_time_sec")
-    peaks, base_peaks = both("device_peak_bytes")
-    accuracies, base_accuracies = both("validation_accuracy")
+    is_alike = variant.has_xla == baseline.has_xla
+
+    def ratio(figure: str) -> Estimate | None:
+        return statistics.mean_ratio(*both(figure)) if is_alike else None
+
+    def inverse(figure: str) -> Estimate | None:
+        return statistics.mean_ratio(*reversed(both(figure))) if is_alike else None
+
     return Comparison(
         seeds=tuple(run.seed for run, _ in pairs),
-        step_speedup=statistics.mean_ratio(base_steps, steps),
-        epoch_speedup=statistics.mean_ratio(base_epochs, epochs),
-        memory_ratio=statistics.mean_ratio(peaks, base_peaks),
-        accuracy_difference=statistics.mean_difference(accuracies, base_accuracies),
+        step_speedup=inverse("step_time_ms"),
+        epoch_speedup=inverse("epoch_time_sec"),
+        memory_ratio=ratio("device_peak_bytes"),
+        accuracy_difference=statistics.mean_share_difference(*both("validation_accuracy")),
+        is_compiled_alike=is_alike,
     )
 
 
@@ -256,7 +291,7 @@ def _why_unpaired(group: Group, groups: Sequence[Group], baseline: str) -> list[
         for run in group.runs:
             others = [r for g in groups if g.baseline is not None for r in g.baseline.runs]
             why = f"No {baseline} run shares its other settings. "
-            found.append(PassedOver(run.directory, why + _nearest(run, others)))
+            found.append(PassedOver(run.directory, why + pairing.nearest(run, others)))
         return found
     for variant in group.variants:
         seeds = {run.seed for run in group.baseline.runs}
@@ -265,7 +300,8 @@ def _why_unpaired(group: Group, groups: Sequence[Group], baseline: str) -> list[
                 others = [r for g in groups if g is not group for r in g.runs]
                 why = "No run of another precision shares its other settings. "
                 found += [
-                    PassedOver(run.directory, why + _nearest(run, others)) for run in group.runs
+                    PassedOver(run.directory, why + pairing.nearest(run, others))
+                    for run in group.runs
                 ]
             continue
         found += [
@@ -274,19 +310,3 @@ def _why_unpaired(group: Group, groups: Sequence[Group], baseline: str) -> list[
             if run.seed not in seeds
         ]
     return found
-
-
-def _nearest(run: Run, others: Sequence[Run]) -> str:
-    """Says in what the most similar of `others` differs."""
-    if not others:
-        return "There is none to compare it with."
-
-    def differences(other: Run) -> dict[str, tuple[Any, Any]]:
-        here, there = settings_of(run), settings_of(other)
-        here["device"], there["device"] = run.result["device"], other.result["device"]
-        names = sorted(here.keys() | there.keys())
-        return {n: (here.get(n), there.get(n)) for n in names if here.get(n) != there.get(n)}
-
-    nearest = min(others, key=lambda other: (len(differences(other)), other.directory))
-    parts = [f"{n} ({a} here, {b} there)" for n, (a, b) in differences(nearest).items()]
-    return f"The nearest, {nearest.directory}, differs in {', '.join(parts)}."

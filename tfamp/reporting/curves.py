@@ -49,9 +49,11 @@ def _curves(group: Group, over_time: bool) -> tuple[Figure, Picture]:
     for index, variant in enumerate(group.variants):
         style = plot_style.style_of(index)
         handles.append(_handle(style))
-        place = Place.of(variant, over_time)
+        is_unlike = over_time and not variant.has_comparable_costs
+        place = None if is_unlike else Place.of(variant, over_time)
         if place is None:
-            untimed.append(variant.label)
+            why = plot_style.OTHER_COMPILER if is_unlike else "times not measured"
+            untimed.append(f"{variant.label} ({why})")
             continue
         loss, bins = training_loss(variant)
         validation_loss = at_rows(variant, records.VALIDATION_LOSS, "epoch")
@@ -224,7 +226,7 @@ def _curves_picture(
             f"points: validation, after each epoch. {many}"
         )
     if untimed:
-        caption += f"Without measured times, so not drawn: {', '.join(untimed)}. "
+        caption += f"Not drawn: {', '.join(untimed)}. "
     caption += " ".join(broken)
     ends = [_ends(variant) for variant in group.variants]
     return Picture(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfamp import __version__
-from tfamp.reporting import provenance, verdict
+from tfamp.reporting import advice, provenance, verdict
 from tfamp.reporting.comparison import FIGURES, Comparison, Comparisons, Group, Variant
 from tfamp.reporting.runs import PassedOver, Run
 from tfamp.reporting.scale_story import gradient_health, scale_story
@@ -41,6 +41,14 @@ def build(
             "tfamp_version": __version__,
             "logdir": str(logdir),
             "baseline": baseline,
+            "next_steps": [
+                dataclasses.asdict(entry) for entry in advice.advise(logdir, baseline, comparisons)
+            ],
+            "smallest_effects": {
+                "speed": verdict.SMALLEST_RATIO,
+                "memory": verdict.SMALLEST_RATIO,
+                "accuracy": verdict.SMALLEST_ACCURACY,
+            },
             "groups": [
                 _group(group, name) for group, name in zip(comparisons.groups, ids, strict=True)
             ],
@@ -92,9 +100,11 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
         | {"scale_settings": dict(variant.precision.scale_settings)},
         "is_baseline": variant is group.baseline,
         "seeds": [run.seed for run in variant.runs],
+        "jit_compile": variant.has_xla,
+        "computes_in": _computes_in(variant.runs),
         "figures": {name: _estimate(variant.figure(name)) for name in FIGURES},
         "epoch_time_includes_compile": any(
-            len(run.result["epoch_time_sec"]) < 2 for run in variant.runs
+            len(run.result["epoch_time_sec"]) == 1 for run in variant.runs
         ),
         "skipped_steps": {
             "total": sum(story["skipped"] for story in stories),
@@ -115,11 +125,18 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
     }
 
 
+def _computes_in(runs: Sequence[Run]) -> list[str] | None:
+    """What the runs really computed in, each once; None where none of them recorded it."""
+    told = [run.computes_in for run in runs if run.computes_in is not None]
+    return list(dict.fromkeys(told)) or None
+
+
 def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
     if comparison is None:
         return None
     return {
         "seeds": list(comparison.seeds),
+        "is_compiled_alike": comparison.is_compiled_alike,
         "step_speedup": _judged(comparison.step_speedup, verdict.speed),
         "epoch_speedup": _judged(comparison.epoch_speedup, verdict.speed),
         "memory_ratio": _judged(comparison.memory_ratio, verdict.memory),

@@ -68,15 +68,21 @@ def write(out: Path, content: Mapping[str, Any], comparisons: Comparisons) -> No
 
 
 def summary(content: Mapping[str, Any], out: Path) -> str:
-    """What the command prints: the verdicts, how much to doubt them, and where the report lies."""
+    """What the command prints: what to run next, the verdicts, how much to doubt them, and where.
+
+    What to run next comes first, as it does on the pages.
+    """
     lines: list[str] = []
+    if not tables.verdicts(content):
+        lines.append("No two runs could be compared.")
+    for step in content["next_steps"]:
+        lines.append(step["why"])
+        lines += [f"  {command}" for command in step["commands"]]
     for group in content["groups"]:
         told = [variant["verdict"] for variant in group["variants"] if variant["verdict"]]
         if told:
             lines.append(group["title"])
             lines += [f"  {sentence}" for sentences in told for sentence in sentences]
-    if not lines:
-        lines.append("No two runs could be compared.")
     if content["warnings"]:
         lines.append(f"Warnings: {len(content['warnings'])}, in the report's first lines.")
     if content["unpaired"]:
@@ -117,7 +123,6 @@ def render(
             "title": group["title"],
             "device": group["device"],
             "baseline": group["baseline"],
-            "verdicts": [(v["label"], v["verdict"]) for v in group["variants"] if v["verdict"]],
             "figures": tables.figures(group),
             "includes_compile": any(
                 variant["epoch_time_includes_compile"] for variant in group["variants"]
@@ -133,6 +138,10 @@ def render(
         document=content,
         groups=groups,
         verdicts=tables.verdicts(content),
+        smallest={
+            name: cells.text(effect, cells.whole_percent)
+            for name, effect in content["smallest_effects"].items()
+        },
         warnings_above=content["warnings"][:_WARNINGS_ABOVE],
         unpaired=tables.entries(
             content["unpaired"],
@@ -144,6 +153,7 @@ def render(
         versions=tables.versions(content["provenance"]),
         listed=cells.listed,
         markdown_table=markdown_table,
+        markdown_code=markdown_code,
     )
 
 
@@ -169,6 +179,11 @@ def markdown(value: Any) -> str:
     # At the start of a line these would begin a list or a rule.
     escaped = re.sub(r"^(\s*)([-+=])(?![A-Za-z0-9.])", r"\1\\\2", escaped)
     return re.sub(r"^(\s*\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
+
+
+def markdown_code(text: str) -> markupsafe.Markup:
+    """A line to copy, as a block of code."""
+    return markupsafe.Markup(f"    {cells.one_line(text)}")
 
 
 def markdown_table(table: Table) -> markupsafe.Markup:

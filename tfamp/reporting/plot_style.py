@@ -24,6 +24,8 @@ from PIL import Image
 WIDTH_INCHES = 6.0
 DOTS_PER_INCH = 160
 GREY = "#555555"
+# What stands in a picture of costs where a variant ran with another compiler than the baseline.
+OTHER_COMPILER = "not compared: other compiler"
 
 
 @dataclasses.dataclass(frozen=True)

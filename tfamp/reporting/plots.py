@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tfamp.reporting import plot_style
-from tfamp.reporting.comparison import Group
+from tfamp.reporting.comparison import Group, Variant
 from tfamp.reporting.curves import curves
 from tfamp.reporting.plot_style import Picture, Style
 from tfamp.reporting.scale_plot import loss_scale
@@ -57,6 +57,8 @@ def step_times(group: Group) -> tuple[Figure, Picture] | None:
     """Boxes, or points where they are few, of each variant over the windows of all its seeds."""
     windows = [
         [ms for run in variant.runs for _, ms in run.series(records.STEP_TIME) if _is_positive(ms)]
+        if variant.has_comparable_costs
+        else []
         for variant in group.variants
     ]
     everything = [ms for times in windows for ms in times]
@@ -69,9 +71,10 @@ def step_times(group: Group) -> tuple[Figure, Picture] | None:
         style, row = plot_style.style_of(index), -index
         seeds = len(variant.runs)
         told = f"{len(times)} windows, {seeds} seed{'s' if seeds > 1 else ''}"
-        _label(axes, row, plot_style.shown(variant.label, 36), told if times else "not measured")
+        missing = _missing(variant)
+        _label(axes, row, plot_style.shown(variant.label, 36), told if times else missing)
         if not times:
-            alt.append(f"{variant.label} was not measured.")
+            alt.append(f"{variant.label} was {missing}.")
             continue
         _draw_times(axes, row, times, style)
         low, median, high = np.percentile(times, (5, 50, 95))
@@ -147,7 +150,8 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
         [
             peak / _MEBIBYTE
             for run in variant.runs
-            if (peak := run.result["device_peak_bytes"]) is not None
+            if variant.has_comparable_costs
+            and (peak := run.result["device_peak_bytes"]) is not None
         ]
         for variant in group.variants
     ]
@@ -161,9 +165,10 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
     for index, (variant, found) in enumerate(zip(group.variants, peaks, strict=True)):
         style, row = plot_style.style_of(index), -index
         estimate = variant.figure("device_peak_bytes")
-        if estimate is None:
-            _label(axes, row, plot_style.shown(variant.label, 36), "not measured")
-            alt.append(f"{variant.label} was not measured.")
+        if estimate is None or not found:
+            missing = _missing(variant)
+            _label(axes, row, plot_style.shown(variant.label, 36), missing)
+            alt.append(f"{variant.label} was {missing}.")
             continue
         mean = estimate.value / _MEBIBYTE / size
         told = f"{mean:,.{1 if unit == 'MiB' else 2}f} {unit}"
@@ -207,6 +212,11 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
             "black bracket: its 95% interval, where there are two seeds or more; points: the seeds."
         ),
     )
+
+
+def _missing(variant: Variant) -> str:
+    """Why nothing of a variant is drawn."""
+    return "not measured" if variant.has_comparable_costs else plot_style.OTHER_COMPILER
 
 
 def _label(axes: Axes, row: int, label: str, told: str) -> None:

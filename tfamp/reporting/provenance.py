@@ -8,11 +8,13 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from tfamp.reporting import cells
 from tfamp.reporting.comparison import Comparisons, Group
 from tfamp.reporting.runs import PassedOver, Run
 from tfamp.run import records
 
 _FEWEST_SEEDS = 3
+_COMMANDS = ("train.py", "sweep.py", "report.py")
 # A window of steps this many times the median holds something that is no step.
 _OUTLIER = 10.0
 
@@ -25,7 +27,7 @@ def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
         "versions": _versions(runs),
         "devices": _distinct(run.result["device"] for run in runs),
         "git_revisions": _distinct(run.git_revision or "unknown" for run in runs),
-        "seeds": sorted({run.seed for run in runs}),
+        "seeds": sorted({run.seed for run in runs if run.seed is not None}),
         "sweeps": [line for line in commands if line is not None],
         "commands": {run.directory: command(run.command_line) for run in runs},
     }
@@ -41,7 +43,11 @@ def command(arguments: Any) -> str | None:
         return None
     program, *rest = map(str, arguments)
     name = PurePath(program)
-    start = ["python", "-m", f"tfamp.{name.stem}"] if name.suffix == ".py" else [name.name]
+    start = [name.name]
+    if name.name in _COMMANDS:
+        start = ["python", "-m", f"tfamp.{name.stem}"]
+    elif name.suffix == ".py":
+        start = ["python", name.name]
     return shlex.join([*start, *rest])
 
 
@@ -80,6 +86,7 @@ def warnings(
 ) -> list[str]:
     """What may mislead a reader of these numbers, one sentence each, the gravest first."""
     found = _of_groups([group for group in comparisons.groups if group.comparisons])
+    found += _broken(comparisons)
     found += _slow_windows(comparisons)
     found += [
         f"{entry.directory} did not finish. {entry.why}"
@@ -123,7 +130,7 @@ def _of_group(group: Group) -> list[str]:
             "Train it with --notf32 to compare with float32."
         )
     few = [
-        f"{variant.label} ({', '.join(map(str, comparison.seeds))})"
+        f"{variant.label} ({cells.seeds(comparison.seeds)})"
         for variant, comparison in group.comparisons
         if len(comparison.seeds) < _FEWEST_SEEDS
     ]
@@ -132,7 +139,7 @@ def _of_group(group: Group) -> list[str]:
             f"fewer than {_FEWEST_SEEDS} seeds are paired, so intervals are very wide or none: "
             f"{', '.join(few)}."
         )
-    if any(len(run.result["epoch_time_sec"]) < 2 for run in group.runs):
+    if any(len(run.result["epoch_time_sec"]) == 1 for run in group.runs):
         found.append("a run has one epoch, so its time per epoch includes compiling.")
     return found + _differing(group)
 
@@ -148,6 +155,23 @@ def _differing(group: Group) -> list[str]:
         found.append(f"the runs are of different revisions: {', '.join(revisions)}.")
     if any(revision.endswith("-dirty") for revision in revisions):
         found.append("a run was made from a checkout with changes that no commit holds.")
+    return found
+
+
+def _broken(comparisons: Comparisons) -> list[str]:
+    """Runs that came to their end although their figures or their loss scale broke."""
+    found = []
+    for run in (run for group in comparisons.groups for run in group.runs):
+        broken = run.result.get("non_finite")
+        if isinstance(broken, dict):
+            step = broken.get("first_step")
+            since = f", first at step {step}" if step is not None else ""
+            found.append(
+                f"{run.directory}: a {broken.get('what') or 'figure'} was NaN or infinite{since}."
+            )
+        collapsed = (run.result["loss_scale"] or {}).get("collapsed_at")
+        if collapsed is not None:
+            found.append(f"{run.directory}: its loss scale collapsed at step {collapsed}.")
     return found
 
 

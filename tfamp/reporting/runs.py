@@ -4,89 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tfamp.reporting import run_fields
 from tfamp.run import belongings, recorded, records
 from tfamp.run.directory import RunDirectory
 
 # A folder with this file is an earlier report.
 _REPORT = "report.json"
-
-# What a report takes out of result.json: its test, and what the test asks for.
-_Check = tuple[Callable[[Any], bool], str]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_measured(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value) and value > 0
-
-
-def _or_absent(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or check(value)
-
-
-def _is_step_time(value: Any) -> bool:
-    return isinstance(value, dict) and all(_is_measured(value.get(n)) for n in ("median", "p95"))
-
-
-def _is_content(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
-
-
-def _is_scale(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("mode"), str)
-        and all(_is_number(value.get(name)) for name in ("initial", "final", "min", "max"))
-        and _is_count(value.get("skipped"))
-    )
-
-
-_RESULT_FIELDS: dict[str, _Check] = {
-    "policy": (lambda value: isinstance(value, str), "a name"),
-    "tf32": (lambda value: isinstance(value, bool), "true or false"),
-    "device": (lambda value: isinstance(value, str), "a text"),
-    "versions": (lambda value: isinstance(value, dict), "an object"),
-    "steps_attempted": (_is_count, "a count"),
-    "validation_accuracy": (_or_absent(_is_number), "a number"),
-    "validation_loss": (_or_absent(_is_number), "a number"),
-    "train_loss": (_or_absent(_is_number), "a number"),
-    "epoch_time_sec": (
-        lambda value: isinstance(value, list) and all(map(_is_measured, value)) and bool(value),
-        "a list of seconds",
-    ),
-    "first_call_sec": (_or_absent(_is_measured), "a number above 0"),
-    "step_time_ms": (_or_absent(_is_step_time), "median and p95 in milliseconds"),
-    "examples_per_sec": (_or_absent(_is_measured), "a number above 0"),
-    "device_peak_bytes": (_or_absent(_is_measured), "a number above 0"),
-    "host_peak_rss_bytes": (_or_absent(_is_measured), "a number above 0"),
-    "loss_scale": (_or_absent(_is_scale), "mode, initial, final, min, max and skipped"),
-}
-_CONFIG_FIELDS: dict[str, _Check] = {
-    "policy": _RESULT_FIELDS["policy"],
-    "model": (lambda value: isinstance(value, str), "a name"),
-    "dataset": (lambda value: isinstance(value, str), "a name"),
-    "loop": (lambda value: isinstance(value, str), "a name"),
-    "seed": (_is_count, "a whole number"),
-    "epochs": (_is_count, "a whole number"),
-    "batch_size": (_is_count, "a whole number"),
-    "loss_scale": (lambda value: isinstance(value, str), "a text"),
-    "float32_layers": (
-        lambda value: isinstance(value, list) and all(isinstance(part, str) for part in value),
-        "a list of texts",
-    ),
-}
 
 
 class BrokenRunError(Exception):
@@ -104,6 +32,8 @@ class Run:
         rows: The rows of metrics.jsonl.
         command_line: What the user typed.
         git_revision: Revision of the checkout that ran, or None.
+        computes_in: What really computed in 16 bits, in words, or None where an older run did not
+            record it.
         trainable_parameters: Their number, or None where an older run did not record it.
         model_sha256: The content of a user's model file and of what it imports beside it, by file
             name; None for tfamp's own models and where an older run did not record it.
@@ -115,12 +45,13 @@ class Run:
     rows: list[dict[str, Any]]
     command_line: list[str]
     git_revision: str | None
+    computes_in: str | None = None
     trainable_parameters: int | None = None
     model_sha256: dict[str, str] | None = None
 
     @property
-    def seed(self) -> int:
-        """The seed of weights, order and augmentation."""
+    def seed(self) -> int | None:
+        """The seed of weights, order and augmentation; None where a script set none."""
         return self.config["seed"]
 
     @property
@@ -156,6 +87,11 @@ class PassedOver:
     directory: str
     why: str
     is_unfinished: bool = False
+
+
+def by_seed(seed: int | None) -> tuple[bool, int]:
+    """Sorts seeds, none behind all others."""
+    return seed is None, seed or 0
 
 
 def find(logdir: Path, out: Path) -> tuple[list[Run], list[PassedOver]]:
@@ -250,8 +186,8 @@ def read(folder: Path, name: str) -> Run:
     if not isinstance(config, dict):
         raise BrokenRunError('config.json has no "config": tfamp.train did not write it.')
     result = {key: records.from_json_number(value) for key, value in result.items()}
-    _check_fields(config, _CONFIG_FIELDS, "config.json")
-    _check_fields(result, _RESULT_FIELDS, "result.json")
+    _check_fields(config, run_fields.CONFIG_FIELDS, "config.json")
+    _check_fields(result, run_fields.RESULT_FIELDS, "result.json")
     command_line = record.get("command_line")
     revision = record.get("git_revision")
     parameters, content = record.get("trainable_parameters"), record.get("model_sha256")
@@ -262,9 +198,14 @@ def read(folder: Path, name: str) -> Run:
         rows=_rows(directory.metrics),
         command_line=[str(part) for part in command_line] if isinstance(command_line, list) else [],
         git_revision=revision if isinstance(revision, str) else None,
-        trainable_parameters=parameters if _is_count(parameters) else None,
-        model_sha256=content if _is_content(content) else None,
+        computes_in=_computes_in(result.get("computes_in", record.get("computes_in"))),
+        trainable_parameters=parameters if run_fields.is_count(parameters) else None,
+        model_sha256=content if run_fields.is_content(content) else None,
     )
+
+
+def _computes_in(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -287,7 +228,7 @@ def _check_version(value: dict[str, Any], name: str) -> None:
         raise BrokenRunError(f"{name} {has}; this tfamp reads {records.SCHEMA_VERSION}.")
 
 
-def _check_fields(value: dict[str, Any], fields: dict[str, _Check], name: str) -> None:
+def _check_fields(value: dict[str, Any], fields: dict[str, run_fields.Check], name: str) -> None:
     for field, (is_right, wanted) in fields.items():
         if not is_right(value.get(field)):
             raise BrokenRunError(f"{name} has {field}={value.get(field)!r} where {wanted} belongs.")
@@ -308,10 +249,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         text = str(error).replace(str(path), path.name).rstrip(".")
         raise BrokenRunError(f"metrics.jsonl cannot be read: {text}.") from error
     for row in rows:
-        if not (_is_count(row.get("step")) and isinstance(row.get("kind"), str)):
+        if not (run_fields.is_count(row.get("step")) and isinstance(row.get("kind"), str)):
             raise BrokenRunError("metrics.jsonl has a row without kind and step.")
         for field, figure in row.items():
-            if "/" in field and not _is_number(figure):
+            if "/" in field and not run_fields.is_number(figure):
                 raise BrokenRunError(f"metrics.jsonl has {field}={figure!r} at step {row['step']}.")
     if not rows:
         raise BrokenRunError("metrics.jsonl has no rows.")

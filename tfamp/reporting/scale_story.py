@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from typing import Any
 
 from tfamp.reporting.runs import Run
 from tfamp.run import records
@@ -24,6 +25,9 @@ class ScaleStory:
         skipped: Steps whose update was skipped because a gradient was not finite.
         first_overflow_step: The first of them, counted from 1; None where there was none.
         steps: Steps that the rows know of.
+        skipped_non_finite_loss: Those of the skipped whose own loss was NaN or infinite, which say
+            nothing about the scale; None where an older run did not count them.
+        collapsed_at: The step at which the scale collapsed; None where it did not.
     """
 
     mode: str
@@ -34,6 +38,8 @@ class ScaleStory:
     skipped: int
     first_overflow_step: int | None
     steps: int
+    skipped_non_finite_loss: int | None = None
+    collapsed_at: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +86,13 @@ def scale_story(run: Run) -> ScaleStory | None:
         skipped=len(skips),
         first_overflow_step=skips[0] if skips else None,
         steps=len(scales),
+        skipped_non_finite_loss=_count(result.get("skipped_non_finite_loss")),
+        collapsed_at=_count(result.get("collapsed_at")),
     )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def skipped_steps(run: Run) -> list[int]:

@@ -11,24 +11,28 @@ from tfamp.reporting.tables import Cell, Json, Table, words
 
 def scales(group: Json) -> Table | None:
     """What the loss scale did; seeds with one story share a row. None where nothing scaled."""
+    stories = _stories(group["variants"], "loss_scale")
+    # What older runs did not record, or what happened to none of them, takes no column.
+    counts_losses = any(s.get("skipped_non_finite_loss") is not None for _, _, s in stories)
+    collapsed = any(s.get("collapsed_at") is not None for _, _, s in stories)
     rows = []
-    for variant, runs, story in _stories(group["variants"], "loss_scale"):
-        rows.append(
-            (
-                variant["label"],
-                (
-                    words(_seeds(runs)),
-                    words(str(story["mode"])),
-                    *(Cell(cells.text(story[n], cells.scale)) for n in _SCALES),
-                    Cell(cells.text(story["growths"], cells.count)),
-                    Cell(
-                        f"{cells.text(story['skipped'], cells.count)} of "
-                        f"{cells.text(story['steps'], cells.count)}"
-                    ),
-                    Cell(_step(story["first_overflow_step"])),
-                ),
-            )
-        )
+    for variant, runs, story in stories:
+        found = [
+            words(_seeds(runs)),
+            words(str(story["mode"])),
+            *(Cell(cells.text(story[n], cells.scale)) for n in _SCALES),
+            Cell(cells.text(story["growths"], cells.count)),
+            Cell(
+                f"{cells.text(story['skipped'], cells.count)} of "
+                f"{cells.text(story['steps'], cells.count)}"
+            ),
+        ]
+        if counts_losses:
+            found.append(Cell(cells.text(story.get("skipped_non_finite_loss"), cells.count)))
+        found.append(Cell(_step(story["first_overflow_step"])))
+        if collapsed:
+            found.append(Cell(_step(story.get("collapsed_at"))))
+        rows.append((variant["label"], tuple(found)))
     if not rows:
         return None
     return Table(
@@ -42,7 +46,9 @@ def scales(group: Json) -> Table | None:
             "Final",
             "Growths",
             "Skipped steps",
-            "First overflow",
+            *(["of them with a non-finite loss"] if counts_losses else []),
+            "First overflow" if not counts_losses else "First skip",
+            *(["Collapsed"] if collapsed else []),
         ),
         tuple(rows),
     )

@@ -123,13 +123,13 @@ class Break:
     """Where a run's loss stops being a number.
 
     Attributes:
-        seed: The run's seed.
+        seed: The run's seed, None where a script set none.
         step: The first step whose loss is NaN or infinite.
         word: `NaN` or `infinite`.
         count: How many of its losses, of steps and of epochs, are so.
     """
 
-    seed: int
+    seed: int | None
     step: int
     word: str
     count: int

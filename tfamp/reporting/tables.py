@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tfamp.reporting import cells
@@ -83,8 +83,8 @@ def verdicts(document: Json) -> Table | None:
                 (
                     variant["label"],
                     (
-                        _judged(comparison["step_speedup"], cells.ratio, "×"),  # noqa: RUF001
-                        _judged(comparison["memory_ratio"], cells.ratio, "×"),  # noqa: RUF001
+                        _cost(comparison, "step_speedup"),
+                        _cost(comparison, "memory_ratio"),
                         _judged(comparison["accuracy_difference"], cells.points, " points"),
                         Cell(cells.seeds(comparison["seeds"])),
                     ),
@@ -93,8 +93,8 @@ def verdicts(document: Json) -> Table | None:
     if not rows:
         return None
     return Table(
-        "Each variant against its baseline: step speed and peak memory as multiples of the "
-        "baseline's, validation accuracy as a difference, with 95% intervals beneath.",
+        "Each variant against its baseline: training speed and peak memory as multiples of the "
+        "baseline's, validation accuracy as a difference, with 95% intervals.",
         ("Variant", "Speed", "Memory", "Accuracy", "Seeds"),
         tuple(rows),
     )
@@ -108,26 +108,37 @@ def _judged(estimate: Json | None, form: cells.Format, unit: str) -> Cell:
     return Cell(value, small=interval or "no interval", word=word)
 
 
+def _cost(comparison: Json, name: str) -> Cell:
+    """A ratio of times or of memory, which says nothing across compilers."""
+    if not comparison.get("is_compiled_alike", True):
+        return Cell("not compared", small="XLA compiled one of the two")
+    return _judged(comparison[name], cells.ratio, "×")  # noqa: RUF001
+
+
 def figures(group: Json) -> Table:
     """Everything that was measured, a column a variant."""
     variants = group["variants"]
     settings = group["settings"]
-    xla = {True: "on", False: "off"}.get(settings.get("jit_compile"), cells.DASH)
+    xla = {True: "on", False: "off"}
 
     def measured(name: str, form: cells.Format, unit: str) -> list[Cell]:
         return [Cell(*cells.estimate(v["figures"].get(name), form, unit)) for v in variants]
 
-    def against(name: str, form: cells.Format, unit: str) -> list[Cell]:
+    def against(judged: Callable[[Json], Cell]) -> list[Cell]:
         return [
             Cell("baseline")
             if variant["is_baseline"]
             else (
-                Cell(cells.DASH)
-                if variant["comparison"] is None
-                else _judged(variant["comparison"][name], form, unit)
+                Cell(cells.DASH) if variant["comparison"] is None else judged(variant["comparison"])
             )
             for variant in variants
         ]
+
+    def cost(name: str) -> list[Cell]:
+        return against(lambda comparison: _cost(comparison, name))
+
+    def accuracy(comparison: Json) -> Cell:
+        return _judged(comparison["accuracy_difference"], cells.points, " points")
 
     epoch = [
         dataclasses.replace(cell, small=f"{cell.small} includes compiling".strip())
@@ -137,24 +148,29 @@ def figures(group: Json) -> Table:
             variants, measured("epoch_time_sec", cells.rounded, " s"), strict=True
         )
     ]
+    computes: list[tuple[str, Sequence[Cell]]] = []
+    if any(v.get("computes_in") for v in variants):
+        told = [Cell(cells.listed(v.get("computes_in"))) for v in variants]
+        computes.append(("Computes in 16 bits", told))
     device = f"on {group['device']}"
     rows: list[tuple[str, Sequence[Cell]]] = [
         ("Policy", [Cell(v["precision"]["policy"]) for v in variants]),
+        *computes,
         ("TF32", [Cell("on" if v["precision"]["tf32"] else "off") for v in variants]),
         ("Loop", [Cell(str(settings.get("loop"))) for _ in variants]),
-        ("XLA", [Cell(xla) for _ in variants]),
+        ("XLA", [Cell(xla.get(v.get("jit_compile"), cells.DASH)) for v in variants]),
         ("Seeds", [Cell(cells.seeds(v["seeds"])) for v in variants]),
         ("Compiling and the first step", measured("first_call_sec", cells.rounded, " s")),
         ("Time per epoch", epoch),
         ("Time per step, median", measured("step_time_ms", cells.rounded, " ms")),
         ("Time per step, 95th percentile", measured("step_time_p95_ms", cells.rounded, " ms")),
         ("Examples per second", measured("examples_per_sec", cells.rounded, "")),
-        ("Speed-up per step", against("step_speedup", cells.ratio, "×")),  # noqa: RUF001
-        ("Speed-up per epoch", against("epoch_speedup", cells.ratio, "×")),  # noqa: RUF001
+        ("Speed-up per step", cost("step_speedup")),
+        ("Speed-up per epoch", cost("epoch_speedup")),
         (f"Peak memory {device}", measured("device_peak_bytes", cells.mebibytes, " MiB")),
-        ("Peak memory, ratio", against("memory_ratio", cells.ratio, "×")),  # noqa: RUF001
+        ("Peak memory, ratio", cost("memory_ratio")),
         ("Validation accuracy", measured("validation_accuracy", cells.percent, " %")),
-        ("Accuracy difference", against("accuracy_difference", cells.points, " points")),
+        ("Accuracy difference", against(accuracy)),
         ("Validation loss", measured("validation_loss", cells.loss, "")),
         ("Skipped steps", [_skipped(v["skipped_steps"]) for v in variants]),
         ("Final loss scale", [_final_scale(v["final_scale"]) for v in variants]),

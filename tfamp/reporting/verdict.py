@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tfamp.reporting.comparison import Group, Variant
+from tfamp.reporting.comparison import Group, Variant, xla_words
 from tfamp.reporting.statistics import Estimate
 
 # Two figures that agree to so much are the same: a ratio's distance from 1, or a share's from 0.
@@ -16,22 +16,39 @@ WITHIN_NOISE = "within noise"
 THE_SAME = "the same"
 
 
+# The smallest effect that the report colours as good or bad, however sure it is that there is one:
+# of speed and memory the ratio's distance from 1, of accuracy the difference of shares.
+SMALLEST_RATIO = 0.05
+SMALLEST_ACCURACY = 0.001
+SLIGHTLY = "slightly "
+
+
 def speed(ratio: Estimate) -> str:
-    """`faster`, `slower`, `within noise`, or `unknown` where one seed gives no interval."""
-    return _judge(ratio, 1.0, "faster", "slower")
+    """`faster`, `slower`, either of them slightly, `within noise`, `the same`.
+
+    `unknown` where one seed gives no interval.
+    """
+    return _judge_ratio(ratio, "faster", "slower")
 
 
 def memory(ratio: Estimate) -> str:
-    """`smaller`, `larger`, `the same`, `within noise` or `unknown`."""
-    return _judge(ratio, 1.0, "larger", "smaller")
+    """`smaller`, `larger`, either of them slightly, `the same`, `within noise` or `unknown`."""
+    return _judge_ratio(ratio, "larger", "smaller")
 
 
 def accuracy(difference: Estimate) -> str:
-    """`higher`, `lower`, `the same`, `within noise` or `unknown`."""
-    return _judge(difference, 0.0, "higher", "lower")
+    """`higher`, `lower`, either of them slightly, `the same`, `within noise` or `unknown`."""
+    is_small = abs(difference.value) < SMALLEST_ACCURACY
+    return _judge(difference, 0.0, "higher", "lower", is_small)
 
 
-def _judge(estimate: Estimate, neutral: float, above: str, below: str) -> str:
+def _judge_ratio(ratio: Estimate, above: str, below: str) -> str:
+    # As far below 1 as above: 1/1.05 is as small an effect as 1.05.
+    smallest = 1.0 + SMALLEST_RATIO
+    return _judge(ratio, 1.0, above, below, 1.0 / smallest < ratio.value < smallest)
+
+
+def _judge(estimate: Estimate, neutral: float, above: str, below: str, is_small: bool) -> str:
     low, high = estimate.low, estimate.high
     if low is None or high is None:
         return UNKNOWN
@@ -39,7 +56,7 @@ def _judge(estimate: Estimate, neutral: float, above: str, below: str) -> str:
         return THE_SAME
     if low <= neutral <= high:
         return WITHIN_NOISE
-    return above if estimate.value > neutral else below
+    return (SLIGHTLY if is_small else "") + (above if estimate.value > neutral else below)
 
 
 def sentences(variant: Variant, group: Group) -> list[str] | None:
@@ -52,14 +69,21 @@ def sentences(variant: Variant, group: Group) -> list[str] | None:
         return None
     name, base = variant.label, baseline.label
     seeds = comparison.seeds
+    speed_sentence = _speed_sentence(name, base, comparison.step_speedup, seeds)
+    memory_sentence = _memory_sentence(name, base, comparison.memory_ratio, group.device, seeds)
+    if not comparison.is_compiled_alike:
+        why = f"not compared, as {base} ran {xla_words(baseline.has_xla)}"
+        speed_sentence, memory_sentence = f"Speed: {name} is {why}.", f"Memory: {name} is {why}."
     return [
-        _speed_sentence(name, base, comparison.step_speedup, seeds),
-        _memory_sentence(name, base, comparison.memory_ratio, group.device, seeds),
+        speed_sentence,
+        memory_sentence,
         _accuracy_sentence(variant, baseline, comparison.accuracy_difference, seeds),
     ]
 
 
-def _speed_sentence(name: str, base: str, ratio: Estimate | None, seeds: Sequence[int]) -> str:
+def _speed_sentence(
+    name: str, base: str, ratio: Estimate | None, seeds: Sequence[int | None]
+) -> str:
     if ratio is None:
         return f"Speed: {name} or {base} has no step time, so nothing can be said."
     return (
@@ -69,7 +93,7 @@ def _speed_sentence(name: str, base: str, ratio: Estimate | None, seeds: Sequenc
 
 
 def _memory_sentence(
-    name: str, base: str, ratio: Estimate | None, device: str, seeds: Sequence[int]
+    name: str, base: str, ratio: Estimate | None, device: str, seeds: Sequence[int | None]
 ) -> str:
     if ratio is None:
         return f"Memory: {name} or {base} has no device peak, so nothing can be said."
@@ -80,7 +104,7 @@ def _memory_sentence(
 
 
 def _accuracy_sentence(
-    variant: Variant, baseline: Variant, difference: Estimate | None, seeds: Sequence[int]
+    variant: Variant, baseline: Variant, difference: Estimate | None, seeds: Sequence[int | None]
 ) -> str:
     name, base = variant.label, baseline.label
     if difference is None:
@@ -106,8 +130,10 @@ def _ending(judged: str, estimate: Estimate) -> str:
     return "a figure is not finite, so nothing can be said"
 
 
-def _interval(estimate: Estimate, seeds: Sequence[int], signed: bool = False) -> str:
+def _interval(estimate: Estimate, seeds: Sequence[int | None], signed: bool = False) -> str:
     if estimate.low is None or estimate.high is None:
-        return f"(seed {seeds[0]} only)" if len(seeds) == 1 else "(no interval)"
+        if len(seeds) != 1:
+            return "(no interval)"
+        return f"(seed {seeds[0]} only)" if seeds[0] is not None else "(one pair of runs only)"
     form = "+.2f" if signed else ".2f"
     return f"(95% interval {estimate.low:{form}} to {estimate.high:{form}}, {estimate.n} seeds)"
