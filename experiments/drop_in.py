@@ -1,6 +1,6 @@
 """Two lines make any Keras script a measured mixed-precision run.
 
-    python experiments/drop_in.py [RUN_DIRECTORY]
+    scripts/python.sh experiments/drop_in.py [RUN_DIRECTORY]
 
 Nothing here but `tfamp.LossScaleOptimizer` and `tfamp.PrecisionTelemetry` comes from tfamp.
 """

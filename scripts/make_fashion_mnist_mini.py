@@ -1,7 +1,7 @@
 """Builds tfamp/data/fashion_mnist_mini.npz from the Fashion-MNIST files of Debian.
 
     apt-get install dataset-fashion-mnist
-    python scripts/make_fashion_mnist_mini.py
+    scripts/python.sh scripts/make_fashion_mnist_mini.py
 
 Needs NumPy only. The rule: of each split, the first N images of each class in file order
 (N is 500 for training, 100 for test), kept in file order. The same input and the same zlib give

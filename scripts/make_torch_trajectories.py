@@ -1,6 +1,6 @@
 """Remakes tests/precision/data/torch_grad_scaler.npz: what torch's GradScaler does, step by step.
 
-    pip install -e '.[torch]' && python scripts/make_torch_trajectories.py
+    TFAMP_EXTRAS=torch scripts/python.sh scripts/make_torch_trajectories.py
 
 Each case is a GradScaler's arguments and 1,000 steps, finite or not. In the file:
 

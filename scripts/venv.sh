@@ -47,7 +47,7 @@ _tfamp_supported() {
   esac
 }
 
-# Debian and Ubuntu ship python3 without ensurepip, and `python -m venv` then fails.
+# Debian and Ubuntu ship python3 without ensurepip, and the module venv then fails.
 _tfamp_can_make_venv() {
   "$1" -c 'import ensurepip, venv' >/dev/null 2>&1
 }

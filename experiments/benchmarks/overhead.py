@@ -1,6 +1,6 @@
 """What tfamp costs: its two loops against a bare `compile` and `fit`, interleaved in one process.
 
-    python experiments/benchmarks/overhead.py --out=experiments/results/overhead.json
+    scripts/python.sh experiments/benchmarks/overhead.py
 
 Three trainers hold the same ResNet-20, data and SGD: (bare) compile and fit of Keras with a silent
 progress bar, (fit) tfamp's fit loop and (custom) its custom loop, both with all default telemetry.

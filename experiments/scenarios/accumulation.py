@@ -1,6 +1,6 @@
 """Accumulate gradients over several microbatches, so that a large batch fits.
 
-    python experiments/scenarios/accumulation.py
+    scripts/python.sh experiments/scenarios/accumulation.py
 
 Ask the inner optimizer for it. The scaled gradients are summed in float32 and checked once, at the
 end of the group, so the scale is one number for the whole group; an overflow in any microbatch

@@ -1,6 +1,6 @@
 """Clip the unscaled gradient: in the optimizer, or by hand.
 
-    python experiments/scenarios/clipping.py
+    scripts/python.sh experiments/scenarios/clipping.py
 
 The gradient that a tape gives belongs to the scaled loss. An optimizer argument clips after
 unscaling, so it needs no care. To look at the gradient yourself, divide by the scale first, and

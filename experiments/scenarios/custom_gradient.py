@@ -1,6 +1,6 @@
 """An operation with a gradient of its own, under a mixed policy.
 
-    python experiments/scenarios/custom_gradient.py
+    scripts/python.sh experiments/scenarios/custom_gradient.py
 
 A function that needs float32 casts what it gets, forward and backward, and hands back the dtype
 that it was given. The upstream gradient is scaled; a gradient function that is linear in it, as

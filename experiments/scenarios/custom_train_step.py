@@ -1,6 +1,6 @@
 """A model with a `train_step` of its own, and a loop without `fit`.
 
-    python experiments/scenarios/custom_train_step.py
+    scripts/python.sh experiments/scenarios/custom_train_step.py
 
 Two lines are what loss scaling asks for: `scale_loss` inside the tape, and `apply` with the
 gradients as they come. What is reported is the loss before scaling. A loop of your own asks

@@ -1,6 +1,6 @@
 """Penalise the norm of a gradient: a gradient inside the loss.
 
-    python experiments/scenarios/gradient_penalty.py
+    scripts/python.sh experiments/scenarios/gradient_penalty.py
 
 The inner gradient passes through float16 layers too, so its loss is scaled as well, by a factor of
 its own, and the gradient is unscaled in float32 before it enters the penalty. The penalty then

@@ -1,6 +1,6 @@
 """Several devices in one process: MirroredStrategy.
 
-    python experiments/scenarios/several_devices.py
+    scripts/python.sh experiments/scenarios/several_devices.py
 
 Two logical CPUs stand in for two GPUs; with GPUs, leave the first statement out. Model and
 optimizer are made in the scope. The gradients are summed over the replicas before they are

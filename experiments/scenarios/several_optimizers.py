@@ -1,6 +1,6 @@
 """Several models, losses and optimizers.
 
-    python experiments/scenarios/several_optimizers.py
+    scripts/python.sh experiments/scenarios/several_optimizers.py
 
 Each optimizer scales the losses whose gradients it applies: one wrapper each, so that an overflow
 in one model makes that one skip alone. A loss that feeds both is scaled once for each. (torch's
