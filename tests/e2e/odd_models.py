@@ -1,5 +1,6 @@
 """Models that make a fault, or show an effect, on purpose."""
 
+import os
 import sys
 
 import keras
@@ -239,3 +240,28 @@ def has_its_own_optimizer(input_shape, num_classes):
 def reports_no_accuracy(input_shape, num_classes):
     """Has its own test_step."""
     return _dense(ReportsNoAccuracy, input_shape, num_classes)
+
+
+class Waits(keras.layers.Layer):
+    """Holds each training step up, outside Python's main thread, until somebody lets it go."""
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+
+        def wait(images):
+            with open(os.path.join(os.environ["WAITS_IN"], "reached"), "w") as reached:
+                reached.write("here")
+            with open(os.path.join(os.environ["WAITS_IN"], "go")) as go:
+                go.read()
+            return images
+
+        waited = tf.numpy_function(wait, [inputs], inputs.dtype)
+        return tf.ensure_shape(waited, inputs.shape)
+
+
+def waits(input_shape, num_classes):
+    """Each step opens the pipe `reached`, and ends when `go` was written to."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Flatten()(Waits()(inputs))
+    return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="head")(x))

@@ -174,7 +174,7 @@ def train(
         return _finish(run.config if run else config, telemetry, directory, error)
 
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopOnSignal())
+        stop = stack.enter_context(StopOnSignal(ended, str(directory.path)))
         try:
             memory.grow_gpu_memory()
             stack.enter_context(policy_lib.tf32(config.tf32))
@@ -204,12 +204,12 @@ def train(
             raise
         except SystemExit as call:
             called = ExitCalled(call)
-            ended(called)
+            stop.end(called)
             raise called from call
         except BaseException as error:
-            ended(error)
+            stop.end(error)
             raise
-        return ended(None)
+        return stop.end(None)
 
 
 def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
