@@ -129,17 +129,26 @@ def test_readers_are_told_of_the_scripts_and_of_no_python_that_has_no_tfamp():
             assert command.where in of_their_own, command
 
 
+def assert_flags_are_taken(text):
+    with flagsaver.flagsaver():
+        run_flags.parse_or_exit(["train", *shlex.split(text.partition("train.sh")[2])])
+        assert run_flags.config_from_flags() != Config()
+
+
 @pytest.mark.parametrize(
-    "text", [text for text in TEXTS if re.match(r"(\w+=\w+ )*scripts/train.sh -", text)]
+    "text", [text for text in TEXTS if re.match(r"(\w+=\w+ )*scripts/train.sh --(?!help)", text)]
 )
 def test_every_flag_of_a_training_command_is_taken(text, monkeypatch):
     monkeypatch.chdir(ROOT)
-    arguments = shlex.split(text.partition("train.sh")[2])
-    if "--helpshort" in arguments:
-        return
-    with flagsaver.flagsaver():
-        run_flags.parse_or_exit(["train", *arguments])
-        assert run_flags.config_from_flags() != Config()
+    assert_flags_are_taken(text)
+
+
+def test_the_command_lines_in_the_committed_report_are_taken(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    commands = text_commands.commands_of_the_report()
+    assert len(commands) == 36
+    for text in commands:
+        assert_flags_are_taken(text)
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,12 @@ def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):
     assert provenance.collect(tmp_path, compared)["sweeps"] == ["python -m tfamp.sweep 'runs/a b'"]
 
 
+def test_where_the_scripts_are_used_a_report_names_them(monkeypatch):
+    monkeypatch.setenv("TFAMP_SCRIPTS", "/home/me/tfamp/scripts")
+    typed = ["/home/me/tfamp/train.py", "--policy=float32"]
+    assert provenance.command(typed) == "scripts/train.sh --policy=float32"
+
+
 def test_sweeps_side_by_side(tmp_path):
     for part in ("a", "b"):
         write_pairs(tmp_path / part, loop="fit" if part == "a" else "custom")

@@ -11,7 +11,7 @@ from typing import Any
 from tfamp.reporting import cells
 from tfamp.reporting.comparison import Comparisons, Group
 from tfamp.reporting.runs import PassedOver, Run
-from tfamp.run import records
+from tfamp.run import commands, records
 
 _FEWEST_SEEDS = 3
 _COMMANDS = ("train.py", "sweep.py", "report.py")
@@ -22,13 +22,13 @@ _OUTLIER = 10.0
 def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
     """Versions, devices, revisions, seeds and command lines of the runs that were used."""
     runs = [run for group in comparisons.groups for run in group.runs]
-    commands = (command(sweep.get("command_line")) for _, sweep in read_sweeps(logdir))
+    sweeps = (command(sweep.get("command_line")) for _, sweep in read_sweeps(logdir))
     return {
         "versions": _versions(runs),
         "devices": _distinct(run.result["device"] for run in runs),
         "git_revisions": _distinct(run.git_revision or "unknown" for run in runs),
         "seeds": sorted({run.seed for run in runs if run.seed is not None}),
-        "sweeps": [line for line in commands if line is not None],
+        "sweeps": [line for line in sweeps if line is not None],
         "commands": {run.directory: command(run.command_line) for run in runs},
     }
 
@@ -45,7 +45,11 @@ def command(arguments: Any) -> str | None:
     name = PurePath(program)
     start = [name.name]
     if name.name in _COMMANDS:
-        start = ["python", "-m", f"tfamp.{name.stem}"]
+        # As the texts of the checkout say it: a report goes to places where no other path holds.
+        is_checkout = commands.has_scripts()
+        start = (
+            [f"scripts/{name.stem}.sh"] if is_checkout else ["python", "-m", f"tfamp.{name.stem}"]
+        )
     elif name.suffix == ".py":
         start = ["python", name.name]
     return shlex.join([*start, *rest])
