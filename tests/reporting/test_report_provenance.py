@@ -187,3 +187,44 @@ def test_what_is_collected(tmp_path):
             for seed in (0, 1)
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("non_finite", "told"),
+    [
+        ({"first_step": 7, "what": "loss", "steps": 1, "weight": None},
+         "a loss was NaN or infinite, first at step 7."),
+        ({"first_step": 1, "what": "gradient", "steps": 1200, "weight": "conv1/kernel"},
+         "a gradient was NaN or infinite in 1,200 steps, first at step 1; the weight conv1/kernel "
+         "is so too."),
+        ({"first_step": 3, "what": "weight"}, "a weight was NaN or infinite, first at step 3."),
+    ],
+)  # fmt: skip
+def test_a_run_that_was_not_finite(non_finite, told, tmp_path):
+    write_pairs(tmp_path)
+    name = "resnet20-fashion_mnist_mini-mixed_bfloat16-fit-seed1"
+    rewrite(tmp_path / name / "result.json", non_finite=non_finite)
+    assert warnings(tmp_path) == [f"{name}: {told}"]
+
+
+@pytest.mark.parametrize("non_finite", [None, ..., "NaN"])
+def test_a_run_that_was_finite_or_says_nothing(non_finite, tmp_path):
+    write_pairs(tmp_path)
+    name = "resnet20-fashion_mnist_mini-mixed_bfloat16-fit-seed1"
+    rewrite(tmp_path / name / "result.json", non_finite=non_finite)
+    assert warnings(tmp_path) == []
+
+
+def test_a_scale_that_collapsed(tmp_path):
+    for seed in range(3):
+        for policy in ("float32", "mixed_float16"):
+            folder = write_run(tmp_path, policy=policy, seed=seed, **GPU)
+    result = json.loads((folder / "result.json").read_text())
+    rewrite(folder / "result.json", loss_scale=result["loss_scale"] | {"collapsed_at": 44})
+    assert warnings(tmp_path) == [f"{folder.name}: its loss scale collapsed at step 44."]
+
+
+def test_a_command_of_the_users_own():
+    assert provenance.command(["/home/me/drop_in.py", "runs/a b"]) == "python drop_in.py 'runs/a b'"
+    assert provenance.command(["/x/tfamp/train.py", "--seed=1"]) == "python -m tfamp.train --seed=1"
+    assert provenance.command(["/usr/bin/tool"]) == "tool"

@@ -6,6 +6,7 @@ import os
 import pytest
 from made_runs import rewrite, write_run
 
+from tfamp import report
 from tfamp.reporting import runs
 from tfamp.run import records
 
@@ -226,3 +227,28 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     entry = the_reason(tmp_path)
     assert (entry.directory, entry.why) == ("locked", "It cannot be read: Permission denied.")
+
+
+def test_a_script_need_not_tell_its_data_seed_and_sizes(tmp_path):
+    for policy in ("float32", "mixed_float16"):
+        folder = write_run(tmp_path, name=policy, policy=policy)
+        record = json.loads((folder / "config.json").read_text())
+        unknown = dict.fromkeys(("dataset", "seed", "batch_size", "epochs", "model"))
+        kept = {"policy", "loop", "loss_scale", "float32_layers", "jit_compile", "log_every"}
+        config = {name: value for name, value in record["config"].items() if name in kept}
+        rewrite(
+            folder / "config.json",
+            config=config | unknown,
+            command_line=["/home/me/drop_in.py", policy],
+        )
+        rewrite(folder / "result.json", epoch_time_sec=[], step_time_ms=None)
+    assert report.main([str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    (group,) = found["groups"]
+    assert group["title"] == "a model, fit loop, with XLA"
+    assert group["variants"][1]["seeds"] == [None]
+    assert group["variants"][1]["figures"]["epoch_time_sec"] is None
+    assert group["variants"][1]["comparison"]["accuracy_difference"]["value"] == 0.0
+    assert "(one pair of runs only)" in group["variants"][1]["verdict"][2]
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "python drop_in.py float32" in text and "not set" in text

@@ -1,11 +1,12 @@
 """What the rows say of the loss scale and of the gradients."""
 
+import json
 import math
 
 import pytest
-from made_runs import write_run
+from made_runs import rewrite, write_run
 
-from tfamp.reporting import runs, scale_story
+from tfamp.reporting import comparison, document, runs, scale_story, scale_tables
 
 
 def read(folder):
@@ -85,3 +86,43 @@ def test_an_unscaled_run_that_trained(tmp_path):
 
 def test_a_run_without_float16_has_none(tmp_path):
     assert scale_story.gradient_health(read(write_run(tmp_path, policy="mixed_bfloat16"))) is None
+
+
+def with_scale(folder, **values):
+    result = json.loads((folder / "result.json").read_text())
+    rewrite(folder / "result.json", loss_scale=result["loss_scale"] | values)
+    return folder
+
+
+def test_skips_by_bad_losses_and_a_collapse_are_read_where_they_are_recorded(tmp_path):
+    old = read(write_run(tmp_path, name="old", policy="mixed_float16", skips=(3, 4)))
+    story = scale_story.scale_story(old)
+    assert (story.skipped_non_finite_loss, story.collapsed_at) == (None, None)
+    folder = write_run(tmp_path, name="new", policy="mixed_float16", skips=(3, 4))
+    new = read(with_scale(folder, skipped_non_finite_loss=1, collapsed_at=9))
+    story = scale_story.scale_story(new)
+    assert (story.skipped_non_finite_loss, story.collapsed_at) == (1, 9)
+
+
+@pytest.mark.parametrize(
+    ("values", "new_columns"),
+    [
+        ({}, []),
+        ({"skipped_non_finite_loss": 0, "collapsed_at": None}, [("With a bad loss", "0")]),
+        (
+            {"skipped_non_finite_loss": 2, "collapsed_at": 7},
+            [("With a bad loss", "2"), ("Collapsed", "step 7")],
+        ),
+    ],
+)
+def test_the_table_has_a_column_where_there_is_something_to_tell(values, new_columns, tmp_path):
+    write_run(tmp_path, policy="float32")
+    with_scale(write_run(tmp_path, policy="mixed_float16", skips=(3, 4)), **values)
+    found, _ = runs.find(tmp_path, tmp_path / "report")
+    content = document.build(tmp_path, "float32", comparison.compare(found, "float32"), [])
+    table = scale_tables.scales(content["groups"][0])
+    ((_, row),) = table.rows
+    told = dict(zip(table.header[1:], (cell.text for cell in row), strict=True))
+    plain = {"Seeds", "Mode", "Initial", "Settled", "Final", "Growths", "Skipped steps"}
+    assert [(n, v) for n, v in told.items() if n not in plain | {"First skip"}] == new_columns
+    assert told["First skip"] == "step 3"

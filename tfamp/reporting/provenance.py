@@ -168,11 +168,11 @@ def _broken(comparisons: Comparisons) -> list[str]:
     for run in (run for group in comparisons.groups for run in group.runs):
         broken = run.result.get("non_finite")
         if isinstance(broken, dict):
-            step = broken.get("first_step")
-            since = f", first at step {step}" if step is not None else ""
-            found.append(
-                f"{run.directory}: a {broken.get('what') or 'figure'} was NaN or infinite{since}."
-            )
+            step, steps, weight = (broken.get(name) for name in ("first_step", "steps", "weight"))
+            text = f"{run.directory}: a {broken.get('what') or 'figure'} was NaN or infinite"
+            text += f" in {steps:,} steps" if isinstance(steps, int) and steps > 1 else ""
+            text += f", first at step {step}" if step is not None else ""
+            found.append(text + (f"; the weight {weight} is so too." if weight else "."))
         collapsed = (run.result["loss_scale"] or {}).get("collapsed_at")
         if collapsed is not None:
             found.append(f"{run.directory}: its loss scale collapsed at step {collapsed}.")
