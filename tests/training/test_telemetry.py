@@ -49,6 +49,7 @@ def test_a_row_for_every_step_and_exact_losses(tmp_path):
     assert result["status"] == "completed" and result["epochs"] == 2
     assert result["loss_scale"] == {"mode": "dynamic", "initial": 2.0**15, "final": 2.0**15,
                                     "min": 2.0**15, "max": 2.0**15, "skipped": 0,
+                                    "skipped_non_finite_loss": 0, "collapsed_at": None,
                                     "first_skips": []}  # fmt: skip
     # The clock began after the first step, which compiled.
     assert result["step_time_ms"]["n"] == 15
@@ -72,8 +73,9 @@ def test_skips_are_seen_at_their_step(tmp_path):
     assert result["loss_scale"]["first_skips"] == [3, 6]
     assert (result["steps_attempted"], result["steps_applied"]) == (8, 6)
     scales = [row[records.SCALE] for row in rows if row["kind"] == "step"]
-    assert scales == [2.0**15] * 3 + [2.0**14] * 3 + [2.0**13] * 2
-    assert result["loss_scale"]["min"] == 2.0**13
+    # A loss that is infinite itself says nothing of the scale.
+    assert scales == [2.0**15] * 8
+    assert result["loss_scale"]["skipped_non_finite_loss"] == 2
     assert rows[2][records.TRAIN_LOSS] == math.inf
     assert records.VALIDATION_ACCURACY not in rows[-1]
 
@@ -139,12 +141,13 @@ def test_no_warning_where_nothing_needs_scaling(tmp_path, policy):
 
 def test_a_completed_run_is_replaced_where_it_may_be_and_its_files_kept(tmp_path, capsys):
     fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
-    with pytest.raises(ValueError, match=r"finished run\. Pass overwrite=True"):
-        fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
     before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", overwrite=True)
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", loss="mse")
+    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", overwrite=False)
+    with pytest.raises(ValueError, match=r"finished run\. Pass overwrite=True"):
+        model.fit(INPUTS, TARGETS, epochs=1, verbose=0, callbacks=[telemetry])
+    telemetry = tfamp.PrecisionTelemetry(tmp_path / "run")
     # Keras's callback writes into the same folders; what it is writing stays where it is.
     board = keras.callbacks.TensorBoard(tmp_path / "run")
     capsys.readouterr()

@@ -54,6 +54,10 @@ class StepHistory:
         with tf.control_dependencies([row]):
             self.count.assign_add(1)
 
+    def written(self) -> tf.Tensor:
+        """int64 scalar: steps written in all, on the device; asking does not wait for it."""
+        return tf.identity(self.count.value)
+
     def read(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
         """Copies the kept steps to the host; this waits for the device.
 

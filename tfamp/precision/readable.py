@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.history import StepHistory
-from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
 
 
 class ReadableState:
@@ -15,6 +16,7 @@ class ReadableState:
 
     _scales: bool
     _notes_losses: bool
+    _group_size: int
     _machine: ScaleMachine
     _history: StepHistory
     _grad_norm: keras.Variable
@@ -83,6 +85,16 @@ class ReadableState:
         return self._history.size
 
     @property
+    def rules(self) -> ScaleRules:
+        """The rules of the scale, as they were given."""
+        return self._machine.rules
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Calls of `apply` that make one update."""
+        return self._group_size
+
+    @property
     def is_scaling(self) -> bool:
         """Whether the loss is multiplied by a scale at all."""
         return self._scales
@@ -103,6 +115,10 @@ class ReadableState:
         accumulated, and without `counts_zeros`.
         """
         return self._history.read(since)
+
+    def history_count(self) -> tf.Tensor:
+        """int64 scalar: entries of `history()` so far, on the device; asking does not wait."""
+        return self._history.written()
 
     def raise_if_collapsed(self) -> None:
         """Raises if loss scaling has collapsed since the last call; reads from the device.

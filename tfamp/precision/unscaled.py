@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -53,16 +54,17 @@ class UnscaledOptimizer(LossScaleOptimizer):
         return {name: value for name, value in config.items() if name in kept}
 
 
-def warn_if_unscaled(model: keras.Model) -> None:
-    """Warns, by name, of layers that compute in float16 while nothing scales the loss."""
-    optimizer = model.optimizer
-    is_scaled = (
-        optimizer.is_scaling
-        if isinstance(optimizer, LossScaleOptimizer)
-        else isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-        or getattr(optimizer, "loss_scale_factor", None) is not None
-    )
-    layers = [] if is_scaled else float16_layers(model)
+def warn_if_unscaled(
+    model: keras.Model, optimizers: Iterable[keras.optimizers.Optimizer] | None = None
+) -> None:
+    """Warns, by name, of layers that compute in float16 while nothing scales the loss.
+
+    Args:
+        model: The model.
+        optimizers: What trains it; the model's own optimizer if None.
+    """
+    optimizers = [model.optimizer] if optimizers is None else optimizers
+    layers = [] if all(map(_is_scaled, optimizers)) else float16_layers(model)
     if layers:
         named = ", ".join(layers[:5]) + (f" and {len(layers) - 5} more" if layers[5:] else "")
         warnings.warn(
@@ -70,3 +72,10 @@ def warn_if_unscaled(model: keras.Model) -> None:
             "gradients will vanish. Wrap the optimizer in tfamp.LossScaleOptimizer.",
             stacklevel=2,
         )
+
+
+def _is_scaled(optimizer: keras.optimizers.Optimizer) -> bool:
+    if isinstance(optimizer, LossScaleOptimizer):
+        return optimizer.is_scaling
+    is_wrapped = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return is_wrapped or getattr(optimizer, "loss_scale_factor", None) is not None

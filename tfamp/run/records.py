@@ -35,6 +35,17 @@ DEVICE_PEAK = "memory/device_peak_bytes"
 DEVICE_CURRENT = "memory/device_current_bytes"
 HOST_PEAK = "memory/host_peak_rss_bytes"
 
+
+def reported(room: str, metric: str) -> str:
+    """A metric that a model reports, such as `train/mae`; `room` is train or validation."""
+    return f"{room}/{metric}"
+
+
+def of_optimizer(name: str, optimizer: str) -> str:
+    """The name of a figure of one of several optimizers, such as `scale/value/generator`."""
+    return f"{name}/{optimizer}" if optimizer else name
+
+
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

@@ -13,17 +13,22 @@ class RowFiles:
     """The files that rows go to. Every row of a step passes through `write_step`.
 
     Args:
-        directory: The run's folder, prepared.
-        hparams: What TensorBoard's HParams tab compares the run by; None leaves it out there.
+        directory: The run's folder, which is there when they are opened.
     """
 
-    def __init__(
-        self, directory: RunDirectory, hparams: Mapping[str, str | int | float] | None = None
-    ) -> None:
-        self._rows = records.RowWriter(directory.metrics)
-        self._events = dashboard.RunEvents(directory.path, hparams)
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        # What TensorBoard's HParams tab compares the run by; None leaves it out there.
+        self.hparams: Mapping[str, str | int | float] | None = None
         self.last_step_row: dict[str, Any] = {}
         self.last_epoch_row: dict[str, Any] = {}
+
+    def open(self) -> None:
+        """Opens the files, behind what is there; again after `close`, for a run's next phase."""
+        self._rows = records.RowWriter(self._directory.metrics)
+        self._events = dashboard.RunEvents(self._directory.path, self.hparams)
+        # Said once: TensorBoard keeps it.
+        self.hparams = None
 
     def write_step(self, step: int, epoch: int, row: dict[str, Any]) -> None:
         """Writes the row of one step."""

@@ -198,7 +198,7 @@ def train(
                 batch_size=config.batch_size,
                 owns_result=False,
             )
-            telemetry.hparams = _hparams(run)
+            telemetry.recorder.files.hparams = _hparams(run)
             _loop(run, telemetry, stop)
         except InputError:
             raise

@@ -1,0 +1,151 @@
+"""What a user's script runs, under the names that the trainer's config.json has."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfamp.precision import policy as policy_lib
+from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.run import memory, provenance, records
+
+Optimizers = Mapping[str, keras.optimizers.Optimizer]
+
+
+def record(
+    config: Mapping[str, Any], model: keras.Model | None, optimizers: Optimizers
+) -> dict[str, Any]:
+    """All of config.json."""
+    several = {name: _optimizer(each) for name, each in optimizers.items() if name}
+    described = {
+        "schema_version": records.SCHEMA_VERSION,
+        "config": dict(config),
+        "command_line": sys.argv,
+        "versions": provenance.versions(),
+        "git_revision": provenance.git_revision(),
+        "device": device(),
+        "tf32": policy_lib.computes_in_tf32(),
+        "trainable_parameters": _trainable_parameters(model),
+    }
+    return described | ({"optimizers": several} if several else {})
+
+
+def config(model: keras.Model | None, optimizers: Optimizers) -> dict[str, Any]:
+    """What can be known of a run from its model and optimizers; None is not known."""
+    policy = model.dtype_policy if model is not None else keras.config.dtype_policy()
+    known = {
+        "policy": policy.name,
+        "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "float32_layers": [],
+        "model": _model_name(model),
+        "dataset": None,
+        "seed": _seed(),
+        "jit_compile": model.jit_compile if model is not None else None,
+        "steps_per_execution": getattr(model, "steps_per_execution", 1),
+        "loss_scale": "none",
+    }
+    if len(optimizers) == 1:
+        known |= _optimizer(*optimizers.values())
+    elif any(isinstance(o, keras.optimizers.LossScaleOptimizer) for o in optimizers.values()):
+        known["loss_scale"] = "dynamic"
+    return known
+
+
+def hparams(config: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """What TensorBoard's HParams tab compares runs by, as far as it is known."""
+    names = ("policy", "model", "loop", "loss_scale", "learning_rate", "batch_size", "seed")
+    return {name: config[name] for name in names if config.get(name) is not None}
+
+
+def phase(config: Mapping[str, Any], model: keras.Model | None) -> dict[str, Any]:
+    """What a later phase of a run may change."""
+    names = ("optimizer", "learning_rate", "loss_scale", "epochs")
+    parameters = {"trainable_parameters": _trainable_parameters(model)}
+    return {name: config[name] for name in names if name in config} | parameters
+
+
+def device() -> str:
+    """The training device and what stands behind it, as `CPU:0 (its name)`."""
+    name = memory.training_device()
+    return f"{name} ({memory.device_name(name)})"
+
+
+def _optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    described = {
+        "optimizer": type(inner).__name__.lower(),
+        "learning_rate": _learning_rate(inner),
+        "accumulation_steps": inner.gradient_accumulation_steps or 1,
+        "loss_scale": "none",
+    }
+    if isinstance(optimizer, LossScaleOptimizer):
+        described["accumulation_steps"] = optimizer.accumulation_steps
+        if optimizer.is_scaling:
+            described |= _scale(optimizer)
+    elif optimizer is not inner:
+        described |= {
+            "loss_scale": "dynamic",
+            "initial_loss_scale": float(optimizer.initial_scale),
+            "loss_scale_growth_steps": int(optimizer.dynamic_growth_steps),
+        }
+    return described
+
+
+def _scale(optimizer: LossScaleOptimizer) -> dict[str, Any]:
+    rules = optimizer.rules
+    if not rules.dynamic:
+        return {
+            "loss_scale": f"{rules.initial_scale:.9g}",
+            "max_skipped_in_a_row": rules.max_skipped_in_a_row,
+        }
+    return {
+        "loss_scale": "dynamic",
+        "initial_loss_scale": rules.initial_scale,
+        "loss_scale_growth_steps": rules.dynamic_growth_steps,
+        "loss_scale_growth_factor": rules.growth_factor,
+        "loss_scale_backoff_factor": rules.backoff_factor,
+        "min_loss_scale": rules.min_scale,
+        "max_loss_scale": rules.max_scale,
+        "loss_scale_recovery_steps": rules.recovery_steps,
+        "max_skipped_in_a_row": rules.max_skipped_in_a_row,
+    }
+
+
+def _learning_rate(inner: keras.optimizers.Optimizer) -> float | None:
+    # A schedule has no one value: the rows have that of each step.
+    is_schedule = isinstance(
+        getattr(inner, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
+    )
+    # A float32 on the device: 0.001 is 0.0010000000474974513 there.
+    return None if is_schedule else float(f"{float(inner.learning_rate):.7g}")
+
+
+def _trainable_parameters(model: keras.Model | None) -> int | None:
+    if model is None:
+        return None
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def _model_name(model: keras.Model | None) -> str | None:
+    if model is None:
+        return None
+    # Keras counts the models of a process that have no name of their own: `sequential_1`.
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(model).__name__)
+    is_counted = re.fullmatch(rf"{re.escape(snake.lower())}_\d+", model.name)
+    return snake.lower() if is_counted else model.name
+
+
+def _seed() -> int | None:
+    # Keras keeps what `set_random_seed` was given, and has no public name for it.
+    try:
+        from keras.src.utils import rng_utils
+
+        return rng_utils.get_random_seed()
+    except (ImportError, AttributeError):
+        return None
