@@ -18,6 +18,7 @@ _HOMES = {
     "LossScaleCollapse": "tfamp.precision.collapse",
     "LossScaleOptimizer": "tfamp.precision.loss_scale",
     "PrecisionTelemetry": "tfamp.training.telemetry",
+    "telemetry": "tfamp.training.hand_written",
     "kept_moving_averages": "tfamp.precision.moving_averages",
 }
 
@@ -27,6 +28,7 @@ __all__ = [
     "PrecisionTelemetry",
     "__version__",
     "kept_moving_averages",
+    "telemetry",
 ]
 
 

@@ -42,7 +42,7 @@ class Recorder:
         self.is_open = False
         self._books: dict[str, Books] = {}
         self._totals: dict[str, Totals] = {}
-        self._next_epoch = 0
+        self.next_epoch = 0
         self.has_open_epoch = False
         self._epoch_row: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
@@ -103,9 +103,9 @@ class Recorder:
             epoch: The loop's own number; it goes on where the phase before ended.
         """
         if self._epoch_shift is None:
-            self._epoch_shift = max(0, self._next_epoch - epoch)
+            self._epoch_shift = max(0, self.next_epoch - epoch)
         self.epoch = epoch + self._epoch_shift
-        self._next_epoch = self.epoch + 1
+        self.next_epoch = self.epoch + 1
         self.has_open_epoch = True
         self.marked = self.step
         memory.reset_device_peak(self._device)
