@@ -4,14 +4,18 @@
 #
 # shellcheck disable=SC2154  # tfamp_root, tfamp_venv and tfamp_python are venv.sh's.
 
+_tfamp_mark() {
+  printf 'Made by scripts/venv.sh of tfamp, which may remove all of this folder.\n' \
+    >"$tfamp_venv/tfamp-environment" || _tfamp_fail "cannot write to $tfamp_venv"
+}
+
 _tfamp_make_venv() {
   local base_python said
   _tfamp_find_python
   _tfamp_say "making $tfamp_venv with $base_python ($(_tfamp_version "$base_python"))"
   mkdir -p -- "$tfamp_venv" || _tfamp_fail "cannot make $tfamp_venv. Set TFAMP_VENV to another place."
   # The mark comes first and stays: what is killed half-way is known as tfamp's.
-  printf 'Made by scripts/venv.sh of tfamp, which may remove all of this folder.\n' \
-    >"$tfamp_venv/tfamp-environment" || _tfamp_fail "cannot write to $tfamp_venv"
+  _tfamp_mark
   find -H "$tfamp_venv" -mindepth 1 -maxdepth 1 ! -name tfamp-environment -exec rm -rf -- {} + ||
     _tfamp_fail "cannot empty $tfamp_venv"
   said=$("$base_python" -m venv "$tfamp_venv" 2>&1) || _tfamp_fail "$base_python -m venv failed:" \
@@ -120,6 +124,7 @@ _tfamp_bring_to() {
   trap '_tfamp_interrupted 1' HUP
   if [[ $is_usable == yes ]] && "$tfamp_python" -m pip --version >/dev/null 2>&1; then
     _tfamp_say "bringing $tfamp_venv up to date (log: $log)"
+    _tfamp_mark
   else
     if [[ ! -f $stamp ]] && ! _tfamp_is_empty "$tfamp_venv"; then
       _tfamp_say "the last installation into $tfamp_venv did not end; making it anew"

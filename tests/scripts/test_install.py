@@ -79,6 +79,15 @@ def test_what_an_older_tfamp_left_half_made_is_made_anew(checkout):
     assert done.returncode == 0 and "making it anew" in done.stderr
 
 
+def test_what_an_older_tfamp_made_is_known_after_an_update_that_was_killed(checkout):
+    checkout.run()
+    (checkout.venv / "tfamp-environment").unlink()
+    checkout.gpu_appears()
+    checkout.end_while_pip_hangs("before", signal.SIGKILL)
+    (checkout.venv / "install.log").write_text("")
+    assert checkout.run().returncode == 0
+
+
 def test_an_update_that_fails_before_it_changes_anything_leaves_what_works(checkout):
     checkout.run()
     (checkout.venv / "kept").touch()
