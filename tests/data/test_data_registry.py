@@ -158,13 +158,6 @@ def test_bad_values_are_refused_at_the_door(name, arguments, message):
         load(name, **arguments)
 
 
-@pytest.mark.parametrize(
-    "name", ["synthetic", "cifar100", "imagenette/160px-v2", "imagenet2012:5.1.0", "a/b:1.*.*"]
-)
-def test_names_of_the_right_form(name):
-    registry.check_name(name)
-
-
 def test_slow_packages_are_imported_only_where_used():
     code = (
         "import sys; from tfamp.data import registry;"

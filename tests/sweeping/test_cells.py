@@ -134,6 +134,23 @@ def test_a_cell_wins_over_a_flagfile(make, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"datasets": ("fashion mnist",)}, "no dataset name. Did you mean 'fashion_mnist'? --data"),
+        ({"seeds": (2**32,)}, "cannot be run: --seed=4294967296: it must be from 0 to 4294967295"),
+        (
+            {"policies": ("float16",), "loss_scales": ("1e+39",)},
+            "cannot be run: --loss_scale=1e+39: a loss scale is a float32 with room to double",
+        ),
+    ],
+)
+def test_a_value_that_the_trainer_would_refuse(axes, message, make):
+    with pytest.raises(InputError) as raised:
+        make(**axes)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("train_flag", "message"),
     [
         ("--epochs=0", "seed0 cannot be run: --epochs=0: it must be 1 or more"),
@@ -142,6 +159,7 @@ def test_a_cell_wins_over_a_flagfile(make, tmp_path):
             "float16-fit-seed0 cannot be run: --initial_loss_scale=1e+09 lies outside",
         ),
         ("--profile_steps=3,2", "--profile_steps=3,2: give the first and the last step"),
+        ("--flagfile=/absent.flags", "Unable to open flagfile: [Errno 2]"),
     ],
 )
 def test_a_cell_that_the_trainer_would_refuse(train_flag, message, make):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfamp.data import augment as augmentation
 from tfamp.data import embedded, pipeline, synthetic
-from tfamp.run import errors, memory
+from tfamp.run import dataset_name, errors, memory
 
 NAMES = (embedded.NAME, synthetic.NAME)
 
@@ -18,8 +18,6 @@ NAMES = (embedded.NAME, synthetic.NAME)
 _FASHION_MNIST = ((0.2860,), (0.3530,))
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _OTHER_GREY = ((0.5,), (0.25,))
-
-_TFDS_NAME = re.compile(r"[A-Za-z]\w*(/[\w.+-]+)?(:[\d.*]+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,23 +57,6 @@ class _Source:
     num_classes: int
 
 
-def check_name(name: str) -> None:
-    """Refuses what cannot be the name of a set, without importing TFDS.
-
-    Raises:
-        InputError: `name` is neither one of `NAMES` nor of the form of a TFDS name. Whether TFDS
-            knows the name is seen by `load`.
-    """
-    if not _TFDS_NAME.fullmatch(name):
-        near = errors.nearest_names(name.replace("-", "_"), (*NAMES, "cifar100", "fashion_mnist"))
-        guess = f" Did you mean {near[0]!r}?" if near else ""
-        raise errors.InputError(
-            f"{name!r} is no dataset name.{guess} --dataset takes {', '.join(NAMES)} or the name "
-            "of a TFDS set as set, set/config or set/config:version, such as cifar100 or "
-            "imagenette/160px-v2."
-        )
-
-
 def load(
     name: str,
     *,
@@ -112,7 +93,7 @@ def load(
     Raises:
         InputError: A value is out of range or does not fit the set, or the set cannot be had.
     """
-    check_name(name)
+    dataset_name.check(name)
     augmentation.check_name(augment)
     _check_at_least("--batch_size", batch_size, 1)
     _check_at_least("--image_size", image_size, 8)

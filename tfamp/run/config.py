@@ -12,7 +12,7 @@ import os
 import re
 from typing import Any
 
-from tfamp.run import bounds
+from tfamp.run import bounds, dataset_name
 from tfamp.run.errors import InputError, unknown_name
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
@@ -164,6 +164,7 @@ def _check_choices(config: Config) -> None:
     for field, kind, allowed in choices:
         if getattr(config, field) not in allowed:
             raise unknown_name(kind, getattr(config, field), allowed, f"--{field}")
+    dataset_name.check(config.dataset)
     if config.optimizer is not None and config.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", config.optimizer, OPTIMIZERS, "--optimizer")
 

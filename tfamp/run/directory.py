@@ -123,8 +123,13 @@ class RunDirectory:
 
     def _look(self, overwrite: bool) -> Belongings:
         above = self.path
-        while not above.exists() and above != above.parent:
-            above = above.parent
+        try:
+            while not above.exists() and above != above.parent:
+                above = above.parent
+        except OSError as error:
+            raise InputError(
+                f"{self.path} can be no folder: {error.strerror or error}. {self._terms.folder}"
+            ) from error
         if not above.is_dir():
             raise InputError(f"{above} is a file. {self._terms.folder}")
         if not os.access(above, os.R_OK | os.W_OK | os.X_OK):

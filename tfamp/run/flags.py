@@ -206,7 +206,7 @@ def parse(arguments: Sequence[str]) -> flags.FlagValues:
     try:
         _refuse_the_rest(values(["tfamp.train", *arguments]))
     except (flags.Error, UnicodeDecodeError) as error:
-        raise InputError(str(error)) from error
+        raise _input_error(error) from error
     return values
 
 
@@ -245,6 +245,13 @@ def as_arguments(values: flags.FlagValues, but: Collection[str] = ()) -> list[st
     return [values[name].serialize() or f"--{name}=none" for name in given]
 
 
+def _input_error(error: flags.Error | UnicodeDecodeError) -> InputError:
+    if isinstance(error, UnicodeDecodeError):
+        return InputError(f"--flagfile: it is no text in UTF-8 ({error}).")
+    # absl's own prefix of a flagfile that is not there.
+    return InputError(str(error).removeprefix("ERROR:: "))
+
+
 def _refuse_the_rest(rest: Sequence[str]) -> None:
     if len(rest) > 1:
         raise InputError(f"Unexpected argument {rest[1]!r}: every option is a --flag=value.")
@@ -260,10 +267,10 @@ def parse_or_exit(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         _refuse_the_rest(rest)
         return rest
-    except (flags.Error, InputError) as error:
+    except InputError as error:
         exit_with_input_error(error)
-    except UnicodeDecodeError as error:
-        exit_with_input_error(InputError(f"--flagfile: it is no text in UTF-8 ({error})."))
+    except (flags.Error, UnicodeDecodeError) as error:
+        exit_with_input_error(_input_error(error))
     except SystemExit:
         # absl ends --help and its kin with 1; a question answered is no failure.
         sys.exit(0)
@@ -271,7 +278,6 @@ def parse_or_exit(argv: list[str]) -> list[str]:
 
 def exit_with_input_error(error: Exception) -> NoReturn:
     """Prints one message without a traceback and exits with code 2."""
-    # absl's own prefix of a flagfile that is not there.
-    print(f"tfamp: {str(error).removeprefix('ERROR:: ')}", file=sys.stderr)
+    print(f"tfamp: {error}", file=sys.stderr)
     print("Run with --helpshort to see every flag.", file=sys.stderr)
     sys.exit(2)
