@@ -1,10 +1,13 @@
 """The committed results: what the pages tell stands in the numbers beside them."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
+
+from tfamp.reporting import statistics
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -40,6 +43,17 @@ def test_the_report_is_of_all_the_cells():
     )
     cells = (("resnet20", "fit"), ("resnet20", "custom"), ("vit_tiny", "fit"))
     assert told == {cell: {label: [0, 1, 2] for label in labels} for cell in cells}
+
+
+def test_the_reports_means_and_intervals_are_those_of_its_runs():
+    report = json.loads((RESULTS / "amp_vs_float32" / "report.json").read_text())
+    for variant in (variant for group in report["groups"] for variant in group["variants"]):
+        for name, told in variant["figures"].items():
+            mean = statistics.mean_share if name == "validation_accuracy" else statistics.mean
+            if not name.endswith(("accuracy", "loss")):
+                mean = statistics.geometric_mean
+            found = mean([run["figures"][name] for run in variant["runs"]])
+            assert told == pytest.approx(dataclasses.asdict(found)), (variant["label"], name)
 
 
 @pytest.mark.parametrize(

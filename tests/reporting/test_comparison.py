@@ -167,6 +167,10 @@ PRECISIONS = [
         "mixed_float16 with initial_loss_scale=16777216",
     ),
     (
+        {"policy": "mixed_float16", "loss_scale_recovery_steps": None},
+        "mixed_float16 with loss_scale_recovery_steps=none",
+    ),
+    (
         {"policy": "mixed_float16", "float32_layers": ("norm", "head")},
         "mixed_float16 with float32 layers norm head",
     ),

@@ -252,3 +252,26 @@ def test_a_script_need_not_tell_its_data_seed_and_sizes(tmp_path):
     assert "(one pair of runs only)" in group["variants"][1]["verdict"][2]
     text = (tmp_path / "report" / "report.md").read_text()
     assert "python drop_in.py float32" in text and "not set" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, None),
+        (..., None),
+        ("float16 in 20 of 21 layers", "float16 in 20 of 21 layers"),
+        ({"float16_layers": 20, "share": 0.984}, "float16 layers 20, share 98.4 %"),
+        ({"float16": {"layers": 20, "of": 21}}, "float16 layers 20, of 21"),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("file", ["config.json", "result.json"])
+def test_what_really_computed_in_16_bits_is_shown_where_it_is_recorded(file, value, told, tmp_path):
+    write_run(tmp_path, name="base", policy="float32")
+    rewrite(write_run(tmp_path, name="a", policy="mixed_float16") / file, computes_in=value)
+    run, _ = find(tmp_path)[0]
+    assert (run.directory, run.computes_in) == ("a", told)
+    assert report.main([str(tmp_path)]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert ("| Computes in 16 bits |" in text) is (told is not None)
+    assert told is None or told in text

@@ -59,7 +59,10 @@ class Precision:
             parts.append("without loss scaling")
         elif self.loss_scale not in (None, "dynamic"):
             parts.append(f"with loss scale {self.loss_scale}")
-        parts += [f"with {name}={value:.9g}" for name, value in self.scale_settings]
+        parts += [
+            f"with {name}={'none' if value is None else format(value, '.9g')}"
+            for name, value in self.scale_settings
+        ]
         if self.float32_layers:
             parts.append(f"with float32 layers {' '.join(self.float32_layers)}")
         return " ".join(parts)

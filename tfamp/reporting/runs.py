@@ -205,7 +205,13 @@ def read(folder: Path, name: str) -> Run:
 
 
 def _computes_in(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """What a run recorded of it, in words, whatever the form."""
+    if isinstance(value, dict):
+        parts = ((str(name).replace("_", " "), _computes_in(part)) for name, part in value.items())
+        return ", ".join(f"{name} {part}" for name, part in parts) or None
+    if isinstance(value, float) and 0.0 <= value <= 1.0:
+        return f"{100 * value:.3g} %"
+    return None if value is None else str(value)
 
 
 def _object(path: Path) -> dict[str, Any]:
