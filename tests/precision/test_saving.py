@@ -1,5 +1,6 @@
 """What is saved comes back exactly, and training goes on as if it had not stopped."""
 
+import pathlib
 import warnings
 
 import keras
@@ -306,3 +307,45 @@ def test_the_inner_state_is_written_once(tmp_path):
         sizes[name] = (tmp_path / f"{name}.weights.h5").stat().st_size
     # Weights, two moments, an average: four copies here, seven there.
     assert sizes["ours"] < 0.65 * sizes["stock"]
+
+
+# Files from before the scale could climb back. Of seven steps, with gradients of 1, infinity (three
+# times), 1, 2 and 3: "plain" collapsed at the fourth and froze; "group", of two microbatches each,
+# skipped twice and stands in the middle of a group.
+OLDER = pathlib.Path(__file__).parent / "data"
+
+
+def older_model(accumulation, **values):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")], name="model")
+    inner = keras.optimizers.SGD(0.5, momentum=0.5, gradient_accumulation_steps=accumulation)
+    model.compile(tfamp.LossScaleOptimizer(inner, 4.0, min_scale=1.0, **values), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("way", ["model", "weights", "checkpoint"])
+@pytest.mark.parametrize(("name", "accumulation"), [("plain", None), ("group", 2)])
+def test_an_older_file_loads_and_starts_clean(way, name, accumulation):
+    path = OLDER / f"before_recovery_{name}"
+    if way == "model":
+        model = keras.models.load_model(f"{path}.keras")
+    else:
+        model = older_model(accumulation)
+        if way == "weights":
+            model.load_weights(f"{path}.keras")
+        else:
+            tf.train.Checkpoint(optimizer=model.optimizer).read(str(path)).expect_partial()
+    optimizer = model.optimizer
+    attempted, skipped = (7, 6) if name == "plain" else (3, 2)
+    assert (optimizer.steps_attempted, optimizer.skipped_total) == (attempted, skipped)
+    assert optimizer.scale == 1.0 and optimizer.skipped_non_finite_loss == 0
+    assert optimizer.collapsed_at is None
+    optimizer.raise_if_collapsed()
+    before = model.get_weights()[1]
+    optimizer.apply([tf.constant([[1.0], [1.0]]), tf.constant([1.0])])
+    assert optimizer.steps_applied == 2
+    if name == "plain":  # With the momentum of the first update, whose gradient was 1 / 4.
+        moved = model.get_weights()[1] - before
+        np.testing.assert_allclose(moved, 0.5 * (-0.5 * 0.25) - 0.5 * 1)
+    else:  # With the microbatch before it, whose gradient was 3.
+        assert optimizer.grad_norm == pytest.approx((3 + 1) / 2 * 3**0.5)
