@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -73,3 +74,28 @@ def test_links_and_pictures_are_there(path):
 )
 def test_no_path_of_a_machine_is_in_a_result(path):
     assert not re.search(r"(?<![\w.])/(work|home|tmp|root|Users)/", path.read_text())
+
+
+def test_the_page_of_bad_batches_tells_its_results():
+    results = json.loads((RESULTS / "bad_batches.json").read_text())["results"]
+    names = {
+        "tfamp": "tfamp",
+        "tfamp_kept": "tfamp, averages kept",
+        "keras": "Keras",
+        "torch": "PyTorch",
+    }
+    expected = []
+    for stream, ways in results.items():
+        for way, name in names.items():
+            found, loss = ways[way], ways[way]["validation_loss"]
+            cells = (
+                stream,
+                name,
+                f"{found['applied']:,} of {ways['steps']:,}",
+                f"2^{math.log2(found['scale']):g}",
+                loss if loss == "NaN" else f"{loss:.4f}",
+                f"{100 * found['validation_accuracy']:.2f} %",
+            )
+            expected.append(f"| {' | '.join(cells)} |")
+    told = table_rows((ROOT / "experiments" / "bad_batches.md").read_text())
+    assert told[1:] == expected
