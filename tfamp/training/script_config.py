@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import re
 import sys
@@ -38,9 +39,8 @@ def record(
 
 def config(model: keras.Model | None, optimizers: Optimizers) -> dict[str, Any]:
     """What can be known of a run from its model and optimizers; None is not known."""
-    policy = model.dtype_policy if model is not None else keras.config.dtype_policy()
     known = {
-        "policy": policy.name,
+        "policy": _policy(model),
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
         "float32_layers": [],
         "model": _model_name(model),
@@ -74,6 +74,17 @@ def device() -> str:
     """The training device and what stands behind it, as `CPU:0 (its name)`."""
     name = memory.training_device()
     return f"{name} ({memory.device_name(name)})"
+
+
+def _policy(model: keras.Model | None) -> str:
+    if model is None:
+        return keras.config.dtype_policy().name
+    if model.dtype_policy.name != "float32":
+        return model.dtype_policy.name
+    # A file keeps the policies of the layers, not that of the model around them.
+    weighted = [layer for layer in policy_lib.all_layers(model) if layer.weights]
+    names = collections.Counter(layer.dtype_policy.name for layer in weighted)
+    return names.most_common(1)[0][0] if names else "float32"
 
 
 def _optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
