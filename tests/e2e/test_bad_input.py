@@ -155,6 +155,7 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
         # Words that are none.
         ("--jit_compile=maybe", r"flag --jit_compile=maybe: expected on or off, got 'maybe'"),
         ("--logdir=", r"--logdir='': give a folder"),
+        ("--logdir=~nobody-here/runs", r"--logdir=~nobody-here/runs: there is no such user's home"),
         (f"--logdir=/tmp/{'a' * 256}", r"/tmp/a+/run can be no folder: File name too long\. Set"),
         (f"--run_name={'a' * 256}", r"a folder's name takes 255 bytes at most\. Set a shorter"),
         ("--flagfile=/absent.flags", r"^Unable to open flagfile: .*'/absent\.flags'"),

@@ -194,9 +194,9 @@ def test_flags_of_a_loss_scale_reach_the_cells_that_have_one(in_a_file, make, tm
         for cell in cells
     }
     assert found == {
-        "float32": (2.0**15, None),
+        "float32": (2.0**15, 200),
         "float16": (8.0, 9),
-        "-loss_scale_none": (2.0**15, None),
+        "-loss_scale_none": (2.0**15, 200),
         "-loss_scale_8": (2.0**15, 9),
     }
     for cell in cells:

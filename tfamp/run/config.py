@@ -219,6 +219,11 @@ def _check_not_above_bound(name: str, value: int | None, least: int) -> None:
 def _check_place(config: Config) -> None:
     if not config.logdir.strip() or "\0" in config.logdir:
         raise InputError(f"--logdir={config.logdir!r}: give a folder, such as --logdir=runs.")
+    if config.logdir.startswith("~") and os.path.expanduser(config.logdir) == config.logdir:
+        raise InputError(
+            f"--logdir={config.logdir}: there is no such user's home. Set --logdir to a folder "
+            "that is there or can be made; one whose name begins with ~ as ./~name."
+        )
     name = default_run_name(config) if config.run_name is None else config.run_name
     if name in (".", "..") or "/" in name or "\0" in name or not name.strip():
         raise InputError(f"--run_name={name!r}: give one folder name without '/'.")
