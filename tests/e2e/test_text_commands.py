@@ -82,6 +82,8 @@ RULES = (
          "--rounds=2 --batch_size=1 --steps=10 --policies=float32"),
     Rule(r"scripts/python\.sh experiments/benchmarks/loss_scaling\.py.*",
          "--rounds=2 --batch_size=1 --steps=1"),
+    Rule(r"scripts/python\.sh experiments/bad_batches\.py.*",
+         "--ways=tfamp --streams=forty_nan --out=bad_batches.json"),
     Rule(r"scripts/python\.sh experiments/(drop_in|scenarios/\w+)\.py.*"),
     Rule(r"scripts/python\.sh scripts/make_fashion_mnist_mini\.py", "--target=mini.npz",
          needs="/usr/share/datasets/fashion-mnist"),
