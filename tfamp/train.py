@@ -80,6 +80,8 @@ def _check_names(config: Any) -> None:
 
 def summary(result: dict[str, Any], place: str) -> str:
     """The lines that a completed run ends with."""
+    from tfamp.training import saving
+
     lines = [f"{result['model']} under {result['policy']}, {result['loop']} loop: completed"]
     accuracy = result["validation_accuracy"]
     shown = "not reported by the model" if accuracy is None else f"{100 * accuracy:.2f} %"
@@ -101,6 +103,7 @@ def summary(result: dict[str, Any], place: str) -> str:
             f"  loss scale           {scale['initial']:.9g} -> {scale['final']:.9g} "
             f"({scale['mode']}), {scale['skipped']} of {result['steps_attempted']} steps skipped"
         )
+    lines += saving.lines(result["saved"], place)
     lines.append(f"  files                {place}")
     look = commands.typed("tensorboard", os.path.dirname(place) or ".")
     lines.append(f"  look                 {look}")

@@ -31,6 +31,7 @@ SHORT = (
     "--batch_size=50",
     "--jit_compile=off",
     "--run_name=run",
+    "--nosave_model",
 )
 
 

@@ -61,7 +61,7 @@ def sweep(tmp_path_factory):
     command = [sys.executable, "-m", "tfamp.sweep", str(logdir), f"--models={TINY}"]
     command += ["--policies=float32,mixed_float16", "--loops=fit,custom", "--seeds=0,1", "--"]
     command += [f"--epochs={EPOCHS}", f"--steps_per_epoch={STEPS}", f"--batch_size={BATCH}"]
-    command += [f"--log_every={LOG_EVERY}", "--nojit_compile"]
+    command += [f"--log_every={LOG_EVERY}", "--nojit_compile", "--nosave_model"]
     name = re.compile(r"\[\d/8\] (\S+) \(")
 
     def begin():

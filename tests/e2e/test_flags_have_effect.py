@@ -22,7 +22,7 @@ from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
 from tfamp.run.config import POLICIES, Config, resolve
 from tfamp.run.errors import InputError
-from tfamp.training import trainer
+from tfamp.training import saving, trainer
 
 LOOPS = ("fit", "custom")
 SHOWN: dict[str, list] = {}
@@ -842,6 +842,37 @@ def test_log_every(log_every, timed, loop, train):
     assert done.losses == pytest.approx(train(loop=loop).losses, rel=1e-6)
     assert [row["step"] for row in done.steps if records.STEP_TIME in row] == timed
     assert done.result["step_time_ms"]["n"] == 3
+
+
+@shows("save_model")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_save_model(wanted, train, tmp_path, monkeypatch):
+    # Whether it loads is tried in tests/training/test_saving.py.
+    monkeypatch.setattr(saving, "why_it_does_not_load", lambda path, expected: None)
+    done = train(save_model=wanted, steps_per_epoch=1, logdir=str(tmp_path), run_name="run")
+    files = {"final.weights.h5", "model.keras"}
+    assert files & {path.name for path in done.path.iterdir()} == (files if wanted else set())
+    assert done.result["saved"]["weights"] == ("final.weights.h5" if wanted else None)
+    why_not = None if wanted else "--nosave_model was set."
+    assert done.result["saved"]["why_no_model"] == why_not
+    assert done.result["saved"]["why_no_weights"] == why_not
+
+
+@shows("save_best")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_save_best(loop, train):
+    # The learning rate wrecks what was learned before.
+    done = train(save_best=True, epochs=3, learning_rate=3.0, loop=loop)
+    accuracies = [epoch[records.VALIDATION_ACCURACY] for epoch in done.epochs]
+    saved = done.result["saved"]
+    assert (saved["best"], saved["weights"]) == ("best.weights.h5", None)
+    assert saved["best_epoch"] == int(np.argmax(accuracies))
+    assert saved["best_validation_accuracy"] == max(accuracies)
+    run = done.built
+    run.model.load_weights(done.path / "best.weights.h5")
+    logs = run.model.evaluate(run.data.validation, verbose=0, return_dict=True)
+    assert logs["accuracy"] == pytest.approx(max(accuracies))
+    assert train().result["saved"]["best"] is None
 
 
 @shows("overwrite")

@@ -45,6 +45,7 @@ def test_a_signal_ends_the_process(loop, signum, tmp_path):
         "--steps_per_epoch=50",
         "--log_every=7",
         "--batch_size=50",
+        "--nosave_model",
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "tfamp.train", *arguments],

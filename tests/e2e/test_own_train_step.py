@@ -45,7 +45,9 @@ def test_a_train_step_of_the_models_own_is_kept_under_every_policy(function, pol
 def test_an_unscaled_train_step_is_told_of(tmp_path):
     said = []
     values = {"epochs": 1, "steps_per_epoch": 1, "jit_compile": False, "logdir": str(tmp_path)}
-    config = Config(model=f"{ODD}:adds_a_thousand", policy="mixed_float16", **values)
+    config = Config(
+        model=f"{ODD}:adds_a_thousand", policy="mixed_float16", save_model=False, **values
+    )
     with pytest.warns(UserWarning, match="nothing scales the loss"):
         result = trainer.train(resolve(config), say=said.append)
     assert result["loss_scale"] is None

@@ -266,7 +266,8 @@ def begin(*arguments):
     )
 
 
-TRAIN_FLAGS = ("--steps_per_epoch=4", "--batch_size=50", "--log_every=2", "--nojit_compile")
+TRAIN_FLAGS = ("--steps_per_epoch=4", "--batch_size=50", "--log_every=2", "--nojit_compile",
+               "--nosave_model")  # fmt: skip
 
 
 def test_ctrl_c_ends_the_training_with_its_rows_written(tmp_path):

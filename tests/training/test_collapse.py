@@ -32,7 +32,7 @@ def train(tmp_path, monkeypatch):
         common = {"dataset": "synthetic", "num_examples": 256, "batch_size": 16, "epochs": 1,
                   "steps_per_epoch": 12, "log_every": 2, "policy": "mixed_float16",
                   "jit_compile": False, "lr_schedule": "constant",
-                  "loss_scale_growth_steps": 1000}  # fmt: skip
+                  "loss_scale_growth_steps": 1000, "save_model": False}  # fmt: skip
         place = {"model": f"{BREAKING}:with_{bad}", "loop": loop, "logdir": str(tmp_path)}
         config = resolve(Config(**(common | place | values)))
         error = None

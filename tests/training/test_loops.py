@@ -23,7 +23,8 @@ def rows_of(tmp_path, **values):
     """Trains and returns the step rows and the result."""
     config = resolve(
         Config(**{"model": TINY, "dataset": "synthetic", "num_examples": 256, "batch_size": 16,
-                  "steps_per_epoch": 10, "epochs": 2, "logdir": str(tmp_path)} | values)
+                  "steps_per_epoch": 10, "epochs": 2, "logdir": str(tmp_path),
+                  "save_model": False} | values)
     )  # fmt: skip
     result = trainer.train(config, say=lambda line: None)
     rows = records.read_rows(tmp_path / config.run_name / "metrics.jsonl")

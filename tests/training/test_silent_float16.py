@@ -31,7 +31,7 @@ def train(tmp_path, policy, model, **values):
     config = resolve(
         Config(**{"model": f"{MODELS}:{model}", "policy": policy, "dataset": "synthetic",
                   "num_examples": 64, "batch_size": 16, "epochs": 1, "jit_compile": False,
-                  "logdir": str(tmp_path)} | values)
+                  "logdir": str(tmp_path), "save_model": False} | values)
     )  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

@@ -15,19 +15,12 @@ from typing import Any
 from tfamp.reporting.precision_settings import PRECISION_FIELDS
 from tfamp.reporting.runs import Run
 from tfamp.run import recorded
+from tfamp.run.config import KEEPING_FLAGS
 
 # Whether XLA compiled the run.
 COMPILER = "jit_compile"
 # What tells runs apart without changing what they compute.
-_IDENTITY_FIELDS = (
-    "seed",
-    "logdir",
-    "run_name",
-    "overwrite",
-    "stop_on_non_finite",
-    "save_model",
-    "save_best",
-)
+_IDENTITY_FIELDS = ("seed", "stop_on_non_finite", *KEEPING_FLAGS)
 # What an older run did not record of its model.
 _MODEL_FIELDS = ("trainable_parameters", "model_sha256")
 

@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from tfamp.run import bounds, dataset_name
+from tfamp.run.belongings import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
 from tfamp.run.errors import InputError, unknown_name
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
@@ -22,6 +23,9 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "flip_crop", "randaugment", "mixup_cutmix")
 LOSS_SCALE_MODES = ("dynamic", "none")
+
+# Where a run lies, and what it keeps, says nothing of what it computed.
+KEEPING_FLAGS = ("logdir", "run_name", "overwrite", "save_model", "save_best")
 
 # The flags that shape a dynamic float16 loss scale and mean nothing elsewhere.
 DYNAMIC_SCALE_FLAGS = (
@@ -92,6 +96,8 @@ class Config:
     run_name: str | None = None
     log_every: int = 10
     overwrite: bool = False
+    save_model: bool = True
+    save_best: bool = False
 
     @property
     def static_loss_scale(self) -> float | None:
@@ -109,6 +115,12 @@ class Config:
     def is_user_model(self) -> bool:
         """Whether the model comes from a file of the user's, `path/to/file.py:function`."""
         return ":" in self.model
+
+    @property
+    def saved_names(self) -> tuple[str, ...]:
+        """Names of the weights and the model that the run may write in its folder."""
+        last = (FINAL_WEIGHTS, MODEL) if self.save_model else ()
+        return last + ((BEST_WEIGHTS,) if self.save_best else ())
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON types, for config.json."""

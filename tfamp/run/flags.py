@@ -171,6 +171,12 @@ def _define(values: flags.FlagValues) -> None:
     string("logdir", "Folder that holds the runs.")
     string("run_name", "Folder of this run. Default: model, dataset, policy, loop and seed.")
     integer("log_every", "Steps between two reads from the device; rows still hold every step.")
+    boolean(
+        "save_model",
+        "Save the last weights, and the model where a fresh process loads it (checked, which takes "
+        "seconds).",
+    )
+    boolean("save_best", "Keep the weights with the best validation accuracy too.")
     boolean("overwrite", "Replace a finished run of the same name.")
 
 

@@ -21,8 +21,6 @@ from tfamp.run.errors import InputError
 from tfamp.sweeping import matrix as matrix_lib
 from tfamp.sweeping.matrix import Matrix
 
-# Where a run lies and whether it may replace another says nothing about what it computed.
-_PLACE = ("logdir", "run_name", "overwrite")
 _ABSENT = "absent"
 # A sweep names its cells itself.
 _TERMS = Terms(
@@ -54,7 +52,8 @@ class Cell:
     @property
     def directory(self) -> RunDirectory:
         """Where the run's files lie; as the trainer makes it."""
-        return RunDirectory(f"{self.config.logdir}/{self.config.run_name}", terms=_TERMS)
+        path = f"{self.config.logdir}/{self.config.run_name}"
+        return RunDirectory(path, self.config.saved_names, _TERMS)
 
     @property
     def log(self) -> Path:
@@ -106,7 +105,7 @@ class Cell:
         pairs = {
             name: (found.get(name, _ABSENT), wanted.get(name, _ABSENT))
             for name in dict.fromkeys((*wanted, *found))
-            if name not in _PLACE
+            if name not in config_lib.KEEPING_FLAGS
         }
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         return differing | self._changed_files(record.get("model_sha256"))

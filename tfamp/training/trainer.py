@@ -22,11 +22,13 @@ from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import ExitCalled, InputError
 from tfamp.training import optim, own_step
+from tfamp.training import saving as saving_lib
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 from tfamp.training.interrupt import RunInterrupted, StopOnSignal
 from tfamp.training.profile import ProfileSteps, how_to_look
 from tfamp.training.progress import ProgressBar
+from tfamp.training.saving import Saving
 from tfamp.training.telemetry import PrecisionTelemetry
 
 
@@ -163,17 +165,26 @@ def train(
         ExitCalled: The user's code called `sys.exit`; result.json says so.
         Exception: Whatever made the run fail; result.json says so.
     """
-    directory = RunDirectory(f"{config.logdir}/{config.run_name}")
+    directory = RunDirectory(f"{config.logdir}/{config.run_name}", config.saved_names)
     directory.check(config.overwrite)
     run: Run | None = None
     telemetry: PrecisionTelemetry | None = None
+    saving: Saving | None = None
+    result: dict[str, Any] = {}
 
     def ended(error: BaseException | None) -> dict[str, Any]:
         if run is None:
             directory.prepare(config.overwrite)
-        return _finish(run.config if run else config, telemetry, directory, error)
+        result.update(_finish(run.config if run else config, telemetry, saving, directory, error))
+        return result
+
+    def save_model() -> None:
+        if saving is not None and result:
+            _save_model(saving, directory, result, say)
 
     with contextlib.ExitStack() as stack:
+        # First in, last out: Ctrl-C is then Python's own again and leaves the model out.
+        stack.callback(save_model)
         stop = stack.enter_context(StopOnSignal(ended, str(directory.path)))
         try:
             memory.grow_gpu_memory()
@@ -199,7 +210,8 @@ def train(
                 owns_result=False,
             )
             telemetry.recorder.files.hparams = _hparams(run)
-            _loop(run, telemetry, stop)
+            saving = Saving(config, directory, run.model)
+            _loop(run, telemetry, saving, stop)
         except InputError:
             raise
         except SystemExit as call:
@@ -212,17 +224,14 @@ def train(
         return stop.end(None)
 
 
-def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
+def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnSignal) -> None:
     config, model, data = run.config, run.model, run.data
     steps = config.steps_per_epoch or data.steps_per_epoch
     callbacks: list[keras.callbacks.Callback] = []
     if config.profile_steps:
         events = str(telemetry.directory.path / "train")
         callbacks.append(ProfileSteps(events, *config.profile_steps))
-    callbacks += [telemetry, ProgressBar(telemetry, config.epochs, steps)]
-    if config.ema_momentum is not None:
-        callbacks.append(keras.callbacks.SwapEMAWeights())
-    callbacks.append(stop)
+    callbacks += [telemetry, ProgressBar(telemetry, config.epochs, steps), *saving.callbacks, stop]
     listed = DeviceCallbackList(
         callbacks, add_history=True, model=model, epochs=config.epochs, steps=steps, verbose=0
     )
@@ -244,6 +253,7 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, stop: StopOnSignal) -> None:
 def _finish(
     config: Config,
     telemetry: PrecisionTelemetry | None,
+    saving: Saving | None,
     directory: RunDirectory,
     error: BaseException | None,
 ) -> dict[str, Any]:
@@ -266,17 +276,49 @@ def _finish(
         "device": f"{device} ({memory.device_name(device)})",
         "versions": provenance.versions(),
     }
+    if saving is not None:
+        result["saved"] = saving.record
     if error is not None:
         # First what is certain: after a failure the device may answer no more.
         directory.write_result(result)
-    if telemetry is not None:
-        try:
-            telemetry.event(status, {"error": _error_text(error)} if error else None)
-        finally:
-            telemetry.close()
-        result |= telemetry.result()
-    directory.write_result(result)
+    is_written = error is not None
+    try:
+        result |= _end_of_rows(telemetry, status, error) if telemetry else {}
+        directory.write_result(result)
+        is_written = True
+    finally:
+        if saving is not None:
+            saving.save_weights()
+            result["saved"] = saving.record
+            if is_written:
+                directory.write_result(result)
     return result
+
+
+def _end_of_rows(
+    telemetry: PrecisionTelemetry, status: str, error: BaseException | None
+) -> dict[str, Any]:
+    try:
+        telemetry.event(status, {"error": _error_text(error)} if error else None)
+    finally:
+        telemetry.close()
+    return telemetry.result()
+
+
+def _save_model(
+    saving: Saving, directory: RunDirectory, result: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Saves the model once all else is on disk: result.json is true also if this is cut short."""
+    saving.save_model(say)
+    result["saved"] = saving.record
+    try:
+        directory.write_result(result)
+    except OSError as error:
+        say(f"{directory.result} does not tell of the model: {error}")
+    if result["status"] != "completed":
+        # A completed run ends with a summary, which has them.
+        for line in saving_lib.lines(result["saved"], directory.path):
+            say(line)
 
 
 def _error_text(error: BaseException | None) -> str | None:
