@@ -249,6 +249,7 @@ def test_a_script_need_not_tell_its_data_seed_and_sizes(tmp_path):
     assert group["variants"][1]["seeds"] == [None]
     assert group["variants"][1]["figures"]["epoch_time_sec"] is None
     assert group["variants"][1]["comparison"]["accuracy_difference"]["value"] == 0.0
+    assert any("a script set no seed" in warning for warning in found["warnings"])
     assert "(one pair of runs only)" in group["variants"][1]["verdict"][2]
     text = (tmp_path / "report" / "report.md").read_text()
     assert "python drop_in.py float32" in text and "not set" in text

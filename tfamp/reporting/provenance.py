@@ -133,6 +133,11 @@ def _of_group(group: Group) -> list[str]:
             f"the baseline {group.baseline.label} ran in TF32, which is mixed precision already. "
             "Train it with --notf32 to compare with float32."
         )
+    if any(run.seed is None for run in group.runs):
+        found.append(
+            "a script set no seed (keras.utils.set_random_seed), so the two runs of a pair began "
+            "with different weights."
+        )
     few = [
         f"{variant.label} ({cells.seeds(comparison.seeds)})"
         for variant, comparison in group.comparisons
