@@ -27,10 +27,10 @@ sys.path.insert(0, str(ROOT / "tests" / "reporting"))
 from made_runs import write_sweep
 
 # One epoch of a model that compiles in a second.
+TINY = "tests/e2e/tiny_model.py:tiny"
 SHORT = (
-    "--model=tests/e2e/tiny_model.py:tiny --dataset=fashion_mnist_mini --augment=none --epochs=1 "
-    "--steps_per_epoch=26 --steps_per_execution=13 --log_every=13 --batch_size=50 "
-    "--warmup_steps=0 --nojit_compile --overwrite"
+    "--augment=none --epochs=1 --steps_per_epoch=26 --steps_per_execution=13 --log_every=13 "
+    "--batch_size=50 --warmup_steps=0 --nojit_compile --overwrite"
 )
 COMMANDS = {command.text: command for command in text_commands.all_commands()}
 TEXTS = [*COMMANDS, *text_commands.commands_with_flags()]
@@ -70,9 +70,11 @@ RULES = (
     Rule(r"python -m tfamp\.train", "--helpshort"),
     Rule(r"python -m tfamp\.(sweep|report)", "--help"),
     Rule(r"scripts/train\.sh --helpshort"),
-    Rule(r"(TFAMP_EXTRAS=none )?scripts/train\.sh.*", SHORT),
+    Rule(r"(TFAMP_EXTRAS=none )?scripts/train\.sh.*",
+         f"--model={TINY} --dataset=fashion_mnist_mini {SHORT}"),
     Rule(r"scripts/(sweep|report)\.sh", "--help"),
-    Rule(r"scripts/sweep\.sh LOGDIR --policies=float32,mixed_float16 --seeds=0,1", f"-- {SHORT}"),
+    Rule(r"scripts/sweep\.sh LOGDIR --policies=float32,mixed_float16 --seeds=0,1",
+         f"--models={TINY} -- {SHORT}"),
     Rule(r"scripts/sweep\.sh .*", "--dry_run"),
     Rule(r"scripts/report\.sh .*"),
     Rule(r"(TFAMP_EXTRAS=profile )?scripts/tensorboard\.sh.*"),
@@ -102,15 +104,17 @@ def rule_of(text: str) -> Rule | None:
 
 
 def as_typed(text: str) -> str:
-    """A command without what stands for something, such as [LOGDIR]."""
-    return re.sub(r" \[[^]]*\]", "", text).strip()
+    """A command with a folder for LOGDIR, and without what may be left out, such as [FLAG...]."""
+    logdir = "runs/new" if "sweep.sh" in text else "runs/policies"
+    return re.sub(r" \[[^]]*\]", "", text).strip().replace(" LOGDIR", f" {logdir}")
 
 
 def what_runs(text: str) -> str:
     """A command with what its rule appends; a sweep has one `--` only."""
     rule, typed = rule_of(text), as_typed(text)
     if rule.append == "--dry_run":
-        return typed.replace(" -- ", " --dry_run -- ", 1)
+        own, dashes, theirs = typed.partition(" -- ")
+        return f"{own} --dry_run{dashes}{theirs}"
     return f"{typed} {rule.append}".strip()
 
 
