@@ -105,8 +105,9 @@ def rule_of(text: str) -> Rule | None:
 
 def as_typed(text: str) -> str:
     """A command with a folder for LOGDIR, and without what may be left out, such as [FLAG...]."""
-    logdir = "runs/new" if "sweep.sh" in text else "runs/policies"
-    return re.sub(r" \[[^]]*\]", "", text).strip().replace(" LOGDIR", f" {logdir}")
+    text = re.sub(r" \[[^]]*\]", "", text).strip().replace(" LOGDIR", " runs/policies")
+    # Reports are made of runs that are there, sweeps start with none.
+    return text.replace(" runs/", " runs/new/", 1) if "sweep.sh" in text else text
 
 
 def what_runs(text: str) -> str:
