@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
     from tfamp.precision.collapse import LossScaleCollapse
     from tfamp.training import trainer
     from tfamp.training.interrupt import RunInterrupted
+    from tfamp.training.non_finite import NonFiniteRun
 
     place = os.path.join(config.logdir, config.run_name or "")
     try:
@@ -60,8 +61,8 @@ def main(argv: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
-    except LossScaleCollapse as collapse:
-        print(f"\n{collapse}\nThe rows are in {place}.", file=sys.stderr)
+    except (LossScaleCollapse, NonFiniteRun) as error:
+        print(f"\nThe run failed. {error}\nThe rows are in {place}.", file=sys.stderr)
         return 1
     except Exception:
         traceback.print_exc()
@@ -86,6 +87,14 @@ def summary(result: dict[str, Any], place: str) -> str:
     accuracy = result["validation_accuracy"]
     shown = "not reported by the model" if accuracy is None else f"{100 * accuracy:.2f} %"
     lines.append(f"  validation accuracy  {shown}")
+    if isinstance(result["validation_loss"], str):
+        lines.append(f"  validation loss      {result['validation_loss']}")
+    broken = result["non_finite"]
+    if broken:
+        lines.append(
+            f"  not finite           {broken['steps']} steps, first the {broken['what']} of step "
+            f"{broken['first_step']}"
+        )
     epochs = result["epoch_time_sec"]
     lines.append(f"  epoch time           {epochs[-1]:.1f} s (first {epochs[0]:.1f} s)")
     if result["step_time_ms"]:

@@ -265,3 +265,37 @@ def waits(input_shape, num_classes):
     inputs = keras.Input(input_shape)
     x = keras.layers.Flatten()(Waits()(inputs))
     return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="head")(x))
+
+
+class NanAt(keras.layers.Layer):
+    """Passes on NaN at some steps of training, from one to another."""
+
+    def __init__(self, first, last, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.last = first, last
+
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", dtype="int32", trainable=False)
+
+    def call(self, inputs, training=False):
+        if not training:
+            return inputs
+        self.calls.assign_add(1)
+        is_bad = (self.calls.value >= self.first) & (self.calls.value <= self.last)
+        return tf.where(is_bad, tf.cast(float("nan"), inputs.dtype), inputs)
+
+
+def _nan_at(first, last, input_shape, num_classes):
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Flatten()(NanAt(first, last, name="nan_at")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(num_classes, name="head")(x))
+
+
+def always_nan(input_shape, num_classes):
+    """No finite loss at all."""
+    return _nan_at(1, 10**6, input_shape, num_classes)
+
+
+def nan_at_step_3(input_shape, num_classes):
+    """One corrupt batch."""
+    return _nan_at(3, 3, input_shape, num_classes)

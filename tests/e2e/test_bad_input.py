@@ -432,7 +432,7 @@ def test_a_collapse_of_the_loss_scale(loop, tmp_path, capsys):
     assert in_this_process(*SHORT, *arguments) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert said.startswith("\nLoss scaling collapsed at step 2: ")
+    assert "\nThe run failed. Loss scaling collapsed at step 2: " in said
     assert "The first non-finite gradient is that of '" in said
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "failed"

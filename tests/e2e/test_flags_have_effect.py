@@ -528,11 +528,13 @@ def test_loss_scale_static(loop, train):
 
 
 @shows("loss_scale")
-def test_loss_scale_static_does_not_move_when_it_overflows(train):
-    done = train(loss_scale=str(2.0**30), **FLOAT16)
+def test_loss_scale_static_does_not_move_when_it_overflows(train_any):
+    done = train_any(loss_scale=str(2.0**30), **FLOAT16)
     assert done.column(records.SCALE) == [2.0**30] * 4
     assert done.column(records.SKIPPED_IN_A_ROW) == [1, 2, 3, 4]
     assert done.result["steps_applied"] == 0
+    # A run without one applied step is no success.
+    assert "No step was applied" in str(done.error)
     np.testing.assert_array_equal(done.moved("conv/kernel"), 0)
 
 
@@ -565,7 +567,9 @@ def test_loss_scale_growth_factor(train):
 @shows("loss_scale_backoff_factor")
 @pytest.mark.parametrize(("factor", "loop"), [(0.5, "fit"), (0.25, "custom")])
 def test_loss_scale_backoff_factor(factor, loop, train):
-    done = train(initial_loss_scale=2.0**24, loss_scale_backoff_factor=factor, loop=loop, **FLOAT16)
+    values = {"initial_loss_scale": 2.0**24, "loss_scale_backoff_factor": factor, "loop": loop}
+    # Enough steps to come down to a scale that works: a run without one is no success.
+    done = train(steps_per_epoch=12, **values, **FLOAT16)
     scales, in_a_row = done.column(records.SCALE), done.column(records.SKIPPED_IN_A_ROW)
     assert scales[:2] == [2.0**24, factor * 2.0**24]
     for before, after, skipped in zip(scales, scales[1:], in_a_row, strict=False):
@@ -574,7 +578,7 @@ def test_loss_scale_backoff_factor(factor, loop, train):
     assert 1 in skips
     assert done.result["loss_scale"]["first_skips"] == skips
     assert done.result["loss_scale"]["skipped"] == len(skips)
-    assert done.result["steps_applied"] == 4 - len(skips)
+    assert done.result["steps_applied"] == 12 - len(skips)
 
 
 @shows("max_loss_scale")
@@ -625,7 +629,7 @@ def test_loss_scale_recovery_steps(steps, then, train_any):
 def test_max_skipped_in_a_row(loss_scale, loop, train_any):
     values = FLOAT16 | {"model": f"{ODD}:overflows", "loop": loop, "log_every": 1}
     endless = train_any(loss_scale=loss_scale, **values)
-    assert endless.error is None
+    assert "No step was applied" in str(endless.error)
     assert endless.result["loss_scale"]["skipped"] == 4
     done = train_any(loss_scale=loss_scale, max_skipped_in_a_row=2, **values)
     assert isinstance(done.error, LossScaleCollapse)
@@ -633,6 +637,16 @@ def test_max_skipped_in_a_row(loss_scale, loop, train_any):
     assert done.result["status"] == "failed"
     assert done.result["error"].startswith("LossScaleCollapse: Loss scaling collapsed at step 3:")
     np.testing.assert_array_equal(done.moved("conv/kernel"), 0)
+
+
+@shows("stop_on_non_finite")
+@pytest.mark.parametrize("loop", LOOPS)
+def test_stop_on_non_finite(loop, train_any):
+    values = {"model": f"{ODD}:nan_at_step_3", "steps_per_epoch": 8, "loop": loop}
+    assert train_any(**values).column("step") == [1, 2, 3, 4]
+    on = train_any(stop_on_non_finite=False, **values)
+    assert on.column("step") == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert on.result["non_finite"]["weight"] == "head/kernel"
 
 
 @shows(

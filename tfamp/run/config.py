@@ -89,6 +89,7 @@ class Config:
     max_loss_scale: float = 2.0**24
     loss_scale_recovery_steps: int | None = 20
     max_skipped_in_a_row: int | None = 200
+    stop_on_non_finite: bool = True
     jit_compile: bool | None = None
     steps_per_execution: int = 1
     profile_steps: tuple[int, int] | None = None

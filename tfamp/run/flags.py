@@ -154,6 +154,12 @@ def _define(values: flags.FlagValues) -> None:
         "Stop the run after more skipped steps in a row than this; none is no limit.",
     )
     boolean(
+        "stop_on_non_finite",
+        "Stop the run at more than max_skipped_in_a_row skipped steps in a row, where the loss "
+        "scale can fall no further, or, where nothing is scaled, at a weight that is NaN or "
+        "infinite. Without it the run goes on and says so.",
+    )
+    boolean(
         "jit_compile",
         "Compile the step with XLA. Default: on a GPU yes; on a CPU only for float16, which is "
         "very slow there without it.",

@@ -12,6 +12,7 @@ from tfamp.run import memory, records
 from tfamp.run.clock import StepClock
 from tfamp.run.directory import RunDirectory
 from tfamp.training.books import Books, Totals
+from tfamp.training.non_finite import NonFiniteWatch
 from tfamp.training.plain_books import books_of
 from tfamp.training.row_files import RowFiles
 
@@ -33,6 +34,7 @@ class Recorder:
         self.log_every = log_every
         self.batch_size = batch_size
         self.clock = StepClock()
+        self.non_finite = NonFiniteWatch()
         self.step = 0
         self.epoch = 0
         self.epoch_times: list[float] = []
@@ -194,7 +196,7 @@ class Recorder:
         self.files.flush()
         self.marked = self.step
         for books in self._books.values():
-            books.raise_if_collapsed()
+            self.non_finite.take_collapse(books.raise_if_collapsed)
 
     def _write(self, figures: Mapping[int, Mapping[str, Any]]) -> None:
         rows: dict[int, dict[str, Any]] = {}
@@ -207,6 +209,7 @@ class Recorder:
         for step in sorted(rows):
             if rows[step]:
                 self.files.write_step(step, self.epoch, rows[step])
+                self.non_finite.see(step, self.epoch, rows[step])
         # A step that broke off before its end was counted may have been taken all the same.
         self.step = max([self.step, *rows])
 
@@ -247,6 +250,7 @@ class Recorder:
             "device_peak_bytes": self.device_peak or None,
             "host_peak_rss_bytes": memory.host_peak_rss_bytes(),
             "loss_scale": _as_json(single.loss_scale_result()),
+            "non_finite": self.non_finite.result(),
         }
         if totals:
             figures["optimizers"] = {

@@ -124,7 +124,14 @@ class ScriptRun:
             self.recorder.event(status, {"error": text} if text else None)
         finally:
             self.recorder.close()
-        self.recorder.directory.write_result(result | self.recorder.result())
+        result |= self.recorder.result()
+        why_no_success = self.recorder.non_finite.verdict(
+            result["steps_attempted"], result["steps_applied"]
+        )
+        if result["status"] == "completed" and why_no_success:
+            self.recorder.non_finite.say(why_no_success)
+            result |= {"status": "failed", "error": why_no_success}
+        self.recorder.directory.write_result(result)
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:

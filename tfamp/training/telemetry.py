@@ -15,6 +15,7 @@ from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run import records
 from tfamp.run.directory import ARGUMENTS, FLAGS, RunDirectory
 from tfamp.training.named_optimizers import named_optimizers
+from tfamp.training.non_finite import NonFiniteWatch
 from tfamp.training.recorder import Recorder
 from tfamp.training.reported import ReportedMeans, epoch_figures
 from tfamp.training.script_run import ScriptRun
@@ -154,6 +155,16 @@ class PrecisionTelemetry(keras.callbacks.Callback):
     def directory(self) -> RunDirectory:
         """The run's folder."""
         return self.recorder.directory
+
+    @property
+    def step(self) -> int:
+        """Steps that were given to the device so far."""
+        return self.recorder.step
+
+    @property
+    def non_finite(self) -> NonFiniteWatch:
+        """What was not finite so far."""
+        return self.recorder.non_finite
 
     @property
     def last_row(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tfamp.training import saving as saving_lib
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 from tfamp.training.interrupt import RunInterrupted, StopOnSignal
+from tfamp.training.non_finite import NonFiniteRun, StopOnNonFinite
 from tfamp.training.profile import ProfileSteps, how_to_look
 from tfamp.training.progress import ProgressBar
 from tfamp.training.saving import Saving
@@ -162,6 +163,7 @@ def train(
     Raises:
         InputError: The config cannot be run; nothing was written.
         RunInterrupted: A signal ended the run; result.json says so.
+        NonFiniteRun: Weights or losses were NaN or infinite, or no step was applied; likewise.
         ExitCalled: The user's code called `sys.exit`; result.json says so.
         Exception: Whatever made the run fail; result.json says so.
     """
@@ -210,8 +212,13 @@ def train(
                 owns_result=False,
             )
             telemetry.recorder.files.hparams = _hparams(run)
+            telemetry.non_finite.stops = config.stop_on_non_finite
             saving = Saving(config, directory, run.model)
             _loop(run, telemetry, saving, stop)
+            steps = run.optimizer.steps_attempted, run.optimizer.steps_applied
+            why_no_success = telemetry.non_finite.verdict(*steps)
+            if why_no_success:
+                raise NonFiniteRun(why_no_success)
         except InputError:
             raise
         except SystemExit as call:
@@ -231,7 +238,8 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnS
     if config.profile_steps:
         events = str(telemetry.directory.path / "train")
         callbacks.append(ProfileSteps(events, *config.profile_steps))
-    callbacks += [telemetry, ProgressBar(telemetry, config.epochs, steps), *saving.callbacks, stop]
+    callbacks += [telemetry, StopOnNonFinite(telemetry, config.stop_on_non_finite)]
+    callbacks += [ProgressBar(telemetry, config.epochs, steps), *saving.callbacks, stop]
     listed = DeviceCallbackList(
         callbacks, add_history=True, model=model, epochs=config.epochs, steps=steps, verbose=0
     )
