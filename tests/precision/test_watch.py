@@ -20,6 +20,7 @@ def looks(monkeypatch):
     own._thread = object()  # Never started.
     monkeypatch.setattr(watch, "begin", own.begin)
     monkeypatch.setattr(watch, "tell", own.tell)
+    monkeypatch.setattr(watch, "consider_told", own.consider_told)
     return own.look
 
 
@@ -59,10 +60,14 @@ def test_who_reads_it_otherwise_is_not_told(looks, capsys):
     optimizer.announces = False
     looks()
     assert capsys.readouterr().err == ""
+    # What was there when they end is theirs; what comes later is not.
     optimizer.announces = True
     looks()
-    said = capsys.readouterr().err
-    assert "collapsed at step 3" in said and "1 of 3 steps" in said
+    assert capsys.readouterr().err == ""
+    optimizer.take_collapse()
+    optimizer.apply([tf.constant([INF])])
+    looks()
+    assert "collapsed at step 4" in capsys.readouterr().err
 
 
 def test_a_healthy_optimizer_is_silent(looks, capsys):

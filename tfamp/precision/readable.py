@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfamp.precision import watch
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.history import StepHistory
 from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
@@ -66,12 +67,15 @@ class ReadableState:
     def announces(self) -> bool:
         """Whether collapses and skips of bad losses are told on stderr; see `watch`.
 
-        Who reads them otherwise, as tfamp's loops and its callback do, switches it off.
+        Who reads and tells them otherwise, as tfamp's loops and its callback do, switches it off
+        meanwhile.
         """
         return self._machine.announces
 
     @announces.setter
     def announces(self, value: bool) -> None:
+        if value and not self._machine.announces:
+            watch.consider_told(self._machine)
         self._machine.announces = value
 
     @property

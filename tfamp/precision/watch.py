@@ -85,6 +85,14 @@ class _Watch:
                 if watched.machine is machine:
                     watched.tell()
 
+    def consider_told(self, machine: ScaleMachine) -> None:
+        """Takes what there is to tell of an optimizer as told, by whoever read it."""
+        with self._lock:
+            for watched in self._watched:
+                if watched.machine is machine:
+                    watched.told_collapse_at = machine.read_collapsed_at()
+                    watched.has_told_of_losses = machine.read("skipped_non_finite_loss") > 0
+
     def look(self) -> None:
         """Looks at all, and for the last time at those that are gone."""
         with self._lock:
@@ -111,6 +119,7 @@ class _Watch:
 _watch = _Watch()
 begin = _watch.begin
 tell = _watch.tell
+consider_told = _watch.consider_told
 
 
 def _print(text: str) -> None:
