@@ -36,6 +36,7 @@ print(json.dumps(answer))
 """
 _LOAD_TIMEOUT_SEC = 600.0
 _NOT_YET = "The process ended before it was saved."
+_LEFT_OUT = "Ctrl-C left it out."
 _NOT_ASKED = "--nosave_model was set."
 
 
@@ -149,6 +150,9 @@ class Saving:
                 why_not = why_it_does_not_load(partial, digest(self._model))
                 if why_not is not None:
                     partial.unlink()
+        except KeyboardInterrupt:
+            self._record["why_no_model"] = _LEFT_OUT
+            return
         except Exception as error:
             why_not = f"It cannot be saved: {_text(error)}"
         if why_not is None:

@@ -185,7 +185,7 @@ def train(
             _save_model(saving, directory, result, say)
 
     with contextlib.ExitStack() as stack:
-        # First in, last out: Ctrl-C is then Python's own again and leaves the model out.
+        # First in, last out: Ctrl-C is then Python's own again, for the model to be left out.
         stack.callback(save_model)
         stop = stack.enter_context(StopOnSignal(ended, str(directory.path)))
         try:
