@@ -35,13 +35,14 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
     try:
         quiet.import_tensorflow(float16="float16" in config.policy)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
 
-    from tfamp.precision.collapse import LossScaleCollapse
-    from tfamp.training import trainer
-    from tfamp.training.interrupt import RunInterrupted
-    from tfamp.training.non_finite import NonFiniteRun
+        from tfamp.precision.collapse import LossScaleCollapse
+        from tfamp.training import trainer
+        from tfamp.training.interrupt import RunInterrupted
+        from tfamp.training.non_finite import NonFiniteRun
+    except KeyboardInterrupt:
+        print("\nInterrupted while TensorFlow was loaded: nothing was run.", file=sys.stderr)
+        return 128 + signal.SIGINT
 
     place = os.path.join(config.logdir, config.run_name or "")
     try:
@@ -65,6 +66,8 @@ def main(argv: list[str]) -> int:
         print(f"\nThe run failed. {error}\nThe rows are in {place}.", file=sys.stderr)
         return 1
     except Exception:
+        if sys.stdout.isatty():
+            print()  # The progress may have left its line open.
         traceback.print_exc()
         print(f"\nThe run failed; the error is in {place}/result.json too.", file=sys.stderr)
         return 1

@@ -317,6 +317,17 @@ def test_a_model_file_below_the_home_folder(tmp_path, capsys, monkeypatch):
     assert "the function returned int" in message_in(capsys.readouterr().err)
 
 
+def test_ctrl_c_while_tensorflow_is_loaded(tmp_path, capsys, monkeypatch):
+    def pressed(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.quiet, "import_tensorflow", pressed)
+    assert in_this_process(*SHORT, f"--logdir={tmp_path}/logs") == 130
+    said = capsys.readouterr().err
+    assert said == "\nInterrupted while TensorFlow was loaded: nothing was run.\n"
+    assert not (tmp_path / "logs").exists()
+
+
 # What fails later.
 
 
