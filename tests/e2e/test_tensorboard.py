@@ -27,6 +27,7 @@ TRAIN_TAGS = {
     "scale/growth_counter",
     "scale/skipped_total",
     "scale/skipped_in_a_row",
+    "scale/skipped_non_finite_loss",
     "grad/global_norm",
     "grad/zero_fraction",
     "grad/non_finite_fraction",
