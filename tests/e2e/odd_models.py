@@ -299,3 +299,10 @@ def always_nan(input_shape, num_classes):
 def nan_at_step_3(input_shape, num_classes):
     """One corrupt batch."""
     return _nan_at(3, 3, input_shape, num_classes)
+
+
+def all_float32(input_shape, num_classes):
+    """Its own policy, whatever the run's."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Flatten(dtype="float32")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="head")(x))

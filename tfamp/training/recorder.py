@@ -138,10 +138,11 @@ class Recorder:
         self.epoch_times.append((ended_at or time.perf_counter()) - self._epoch_start)
         self._epoch_row = {
             records.EPOCH_TIME: self.epoch_times[-1],
-            records.DEVICE_PEAK: peak,
-            records.DEVICE_CURRENT: current,
             records.HOST_PEAK: memory.host_peak_rss_bytes(),
         }
+        if peak:
+            # A device that counts nothing says 0: absent, not zero.
+            self._epoch_row |= {records.DEVICE_PEAK: peak, records.DEVICE_CURRENT: current}
 
     def end_epoch(self, figures: Mapping[str, Any]) -> None:
         """Writes the epoch's row.

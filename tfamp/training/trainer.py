@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfamp.data import registry as data_registry
 from tfamp.models import registry as model_registry
 from tfamp.models import user_files
+from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.precision.moving_averages import kept_moving_averages
@@ -43,6 +44,8 @@ class Run:
         model: The compiled model.
         loss: Its loss function.
         forced_float32: Paths of the layers that `--float32_layers` forced.
+        float32_effects: What each of its patterns changed.
+        whole_epoch: Steps that an epoch would have had without `--steps_per_execution`.
     """
 
     config: Config
@@ -50,6 +53,8 @@ class Run:
     model: keras.Model
     loss: keras.losses.Loss
     forced_float32: list[str]
+    float32_effects: dict[str, dict[str, list[str]]]
+    whole_epoch: int
 
     @property
     def optimizer(self) -> LossScaleOptimizer:
@@ -79,6 +84,7 @@ def build(config: Config) -> Run:
     keras.utils.set_random_seed(config.seed)
     model = model_registry.build(config.model, data.image_shape, data.num_classes)
     own_step.check_loop(config, model)
+    effects = computes.float32_effects(model, config.float32_layers)
     forced = policy_lib.force_float32(model, config.float32_layers)
     has_float16 = bool(policy_lib.float16_layers(model))
     if not has_float16 and config.scale_settings:
@@ -87,12 +93,19 @@ def build(config: Config) -> Run:
             f"--{name}={getattr(config, name)}, but no layer of {config.model} computes in "
             f"float16. Leave --{name} out."
         )
+    asked_steps = config.steps_per_epoch
     config = dataclasses.replace(
         config,
         steps_per_epoch=_steps_per_epoch(config, data.steps_per_epoch),
         jit_compile=_decide_jit(config.jit_compile, has_float16),
     )
     steps = config.epochs * (config.steps_per_epoch or 0)
+    if config.accumulation_steps > steps:
+        raise InputError(
+            f"--accumulation_steps={config.accumulation_steps}: the run has {steps} steps, so no "
+            f"update would ever be made. Set {steps} or less, or more --epochs or "
+            "--steps_per_epoch."
+        )
     if config.profile_steps and config.profile_steps[0] > steps:
         first, last = config.profile_steps
         raise InputError(
@@ -106,7 +119,8 @@ def build(config: Config) -> Run:
     calls_scale_loss = own_step.calls_scale_loss(config, model, data.train.element_spec)
     if model.optimizer.is_scaling and not calls_scale_loss:
         _compile(model, loss, own_step.unscaled(config), has_float16)
-    return Run(config, data, model, loss, forced)
+    whole = asked_steps or data.steps_per_epoch
+    return Run(config, data, model, loss, forced, effects, whole)
 
 
 def _compile(
@@ -136,6 +150,14 @@ def _steps_per_epoch(config: Config, whole: int) -> int:
         raise InputError(
             f"--steps_per_execution={config.steps_per_execution} exceeds the {steps} steps of an "
             "epoch. Set a smaller one, or a larger --steps_per_epoch."
+        )
+    if config.steps_per_epoch and rounded != steps:
+        whole_executions = config.steps_per_execution
+        raise InputError(
+            f"--steps_per_epoch={steps} is no multiple of --steps_per_execution="
+            f"{whole_executions}, and an epoch is made of whole executions. Set "
+            f"--steps_per_epoch={rounded} or {rounded + whole_executions}, or another "
+            "--steps_per_execution."
         )
     return rounded
 
@@ -177,7 +199,9 @@ def train(
     def ended(error: BaseException | None) -> dict[str, Any]:
         if run is None:
             directory.prepare(config.overwrite)
-        result.update(_finish(run.config if run else config, telemetry, saving, directory, error))
+        counted = computes.computes_in(run.model) if run else None
+        settled = run.config if run else config
+        result.update(_finish(settled, counted, telemetry, saving, directory, error))
         return result
 
     def save_model() -> None:
@@ -260,6 +284,7 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnS
 
 def _finish(
     config: Config,
+    computes_in: dict[str, Any] | None,
     telemetry: PrecisionTelemetry | None,
     saving: Saving | None,
     directory: RunDirectory,
@@ -281,6 +306,7 @@ def _finish(
         "seed": config.seed,
         "tf32": policy_lib.computes_in_tf32(),
         "jit_compile": config.jit_compile,
+        "computes_in": computes_in,
         "device": f"{device} ({memory.device_name(device)})",
         "versions": provenance.versions(),
     }
@@ -347,7 +373,9 @@ def _config_record(
         "tf32": policy_lib.computes_in_tf32(),
         "trainable_parameters": _trainable(run.model),
         "model_sha256": model_files,
+        "computes_in": computes.computes_in(run.model),
         "forced_float32_layers": run.forced_float32,
+        "float32_layers_effect": run.float32_effects,
     }
 
 
@@ -408,5 +436,17 @@ def _say_what(run: Run, say: Callable[[str], None]) -> None:
             "nothing scales it, and small float16 gradients vanish. Call "
             "self.optimizer.scale_loss(loss) inside the tape."
         )
-    if run.forced_float32:
-        say(f"Forced to float32: {', '.join(run.forced_float32)}")
+    say(computes.in_words(computes.computes_in(run.model), config.policy))
+    for pattern, effect in run.float32_effects.items():
+        say(computes.effect_in_words(pattern, effect))
+    if run.whole_epoch != config.steps_per_epoch:
+        say(
+            f"Of the set's {run.whole_epoch} batches {config.steps_per_epoch} are an epoch: "
+            f"--steps_per_execution={config.steps_per_execution} runs that many at a time."
+        )
+    left_over = config.epochs * (config.steps_per_epoch or 0) % config.accumulation_steps
+    if left_over:
+        say(
+            f"The gradients of the last {left_over} steps reach no weight: they fill no group of "
+            f"--accumulation_steps={config.accumulation_steps}."
+        )

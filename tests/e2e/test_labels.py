@@ -1,0 +1,92 @@
+"""What a run is called is what it does, or the run says otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from short_runs import ODD, TINY
+
+from tests.conftest import POLICIES
+from tfamp.precision import computes
+from tfamp.run import memory, records
+from tfamp.run.config import Config, resolve
+from tfamp.run.errors import InputError
+from tfamp.training import trainer
+
+
+def lines_of(tmp_path, **values):
+    said = []
+    common = {"model": TINY, "epochs": 1, "steps_per_epoch": 2, "batch_size": 50,
+              "jit_compile": False, "save_model": False, "logdir": str(tmp_path)}  # fmt: skip
+    trainer.train(resolve(Config(**(common | values))), say=said.append)
+    return "\n".join(said)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_computes_in_16_bits_is_counted_in_both_files(policy, train):
+    done = train(policy=policy)
+    name = policy.removeprefix("mixed_")
+    # conv1 and conv2; norm1 and head compute in float32 in every policy.
+    parameters = 8 * 9 + (8 * 9 + 1) * 16
+    in_16_bits = (0, 0) if name == "float32" else (2, parameters)
+    assert done.config["computes_in"] == {
+        "dtype": name,
+        "layers": in_16_bits[0],
+        "of_layers": 4,
+        "parameters": in_16_bits[1],
+        "of_parameters": parameters + 2 * 8 + 17 * 10,
+    }
+    assert done.result["computes_in"] == done.config["computes_in"]
+
+
+@pytest.mark.parametrize(
+    "values", [{"model": f"{ODD}:all_float32"}, {"float32_layers": (".",), "run_name": "forced"}]
+)
+def test_a_policy_that_nothing_computes_in_is_told(values, tmp_path):
+    said = lines_of(tmp_path, policy="mixed_float16", **values)
+    assert "--policy=mixed_float16, but no layer with weights computes in float16. All" in said
+
+
+def test_the_start_line_says_how_much_and_what_a_pattern_changed(tmp_path):
+    said = lines_of(tmp_path, policy="mixed_float16", float32_layers=("conv2", "norm|head"))
+    assert "1 of 4 layers with weights compute in float16, with 5.0 % of the parameters" in said
+    assert "--float32_layers=conv2: moved to float32: conv2" in said
+    assert "--float32_layers=norm|head: changes nothing; in float32 anyway: norm1, head" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"accumulation_steps": 3}, "--accumulation_steps=3: the run has 2 steps, so no update"),
+        (
+            {"steps_per_epoch": 20, "steps_per_execution": 7},
+            "--steps_per_epoch=20 is no multiple of --steps_per_execution=7, .* Set "
+            "--steps_per_epoch=14 or 21",
+        ),
+    ],
+)
+def test_steps_that_do_not_fit_are_refused(values, expected, tmp_path):
+    with pytest.raises(InputError, match=expected):
+        lines_of(tmp_path, **values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_that_are_left_over_are_told(tmp_path):
+    said = lines_of(
+        tmp_path, model=f"{ODD}:linear", dataset="synthetic", num_examples=350,
+        steps_per_epoch=None, steps_per_execution=3, accumulation_steps=4, image_size=8,
+    )  # fmt: skip
+    assert "Of the set's 7 batches 6 are an epoch: --steps_per_execution=3 runs" in said
+    assert "The gradients of the last 2 steps reach no weight" in said
+
+
+def test_a_device_without_memory_counts_has_no_figures_of_it(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "device_bytes", lambda device: (0, 0))
+    done = train(steps_per_epoch=1, logdir=str(tmp_path), run_name="run")
+    assert not {records.DEVICE_PEAK, records.DEVICE_CURRENT} & set(done.epochs[0])
+    assert done.result["device_peak_bytes"] is None
+
+
+def test_several_16_bit_types_are_all_named():
+    counted = {"dtype": "bfloat16+float16", "layers": 2, "of_layers": 2, "parameters": 1,
+               "of_parameters": 1}  # fmt: skip
+    assert computes.in_words(counted, "float32").startswith("2 of 2 layers")

@@ -1,0 +1,102 @@
+"""What of a model really computes in 16 bits, whatever its policies are called."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tfamp.precision.policy import all_layers, path_of
+
+_SIXTEEN_BITS = ("float16", "bfloat16")
+# Under a mixed policy these cast to float32, compute, and cast what comes out.
+_FLOAT32_INSIDE = (
+    keras.layers.BatchNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+)
+
+
+def computes_in(model: keras.Model) -> dict[str, Any]:
+    """Counts the layers with trainable weights of their own by what they compute in.
+
+    A container counts by its parts. Normalisation layers compute in float32 inside whatever
+    their policy is.
+
+    Args:
+        model: A built model.
+
+    Returns:
+        `dtype`: `"float16"`, `"bfloat16"`, both joined by `+`, or `"float32"` where no layer
+        computes in 16 bits; `layers` in 16 bits and `of_layers` in all; `parameters` in them and
+        `of_parameters` in all.
+    """
+    sizes = {layer: _own_parameters(layer) for layer in all_layers(model)}
+    holding = [layer for layer, size in sizes.items() if size]
+    sixteen = [layer for layer in holding if is_16_bit(layer)]
+    return {
+        "dtype": "+".join(sorted({layer.compute_dtype for layer in sixteen})) or "float32",
+        "layers": len(sixteen),
+        "of_layers": len(holding),
+        "parameters": sum(sizes[layer] for layer in sixteen),
+        "of_parameters": sum(sizes.values()),
+    }
+
+
+def in_words(counted: dict[str, Any], policy: str) -> str:
+    """A line for the user, of what `computes_in` counted under the policy that was asked for."""
+    asked = policy.removeprefix("mixed_")
+    if not counted["layers"]:
+        said = f"All {counted['of_layers']} layers with weights compute in float32."
+        if asked == "float32":
+            return said
+        return f"--policy={policy}, but no layer with weights computes in {asked}. {said}"
+    share = 100 * counted["parameters"] / counted["of_parameters"]
+    return (
+        f"{counted['layers']} of {counted['of_layers']} layers with weights compute in "
+        f"{counted['dtype']}, with {share:.1f} % of the parameters; the others in float32."
+    )
+
+
+def is_16_bit(layer: keras.layers.Layer) -> bool:
+    """Whether a layer really computes in 16 bits."""
+    return layer.compute_dtype in _SIXTEEN_BITS and not isinstance(layer, _FLOAT32_INSIDE)
+
+
+def float32_effects(model: keras.Model, patterns: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """What `force_float32` would change, asked before it does.
+
+    Args:
+        model: A built model.
+        patterns: As for `force_float32`.
+
+    Returns:
+        For each pattern the paths of the layers that it moves from 16 bits to float32
+        (`changed`) and of those that compute in float32 anyway (`float32_anyway`).
+    """
+    effects: dict[str, dict[str, list[str]]] = {}
+    for pattern in patterns:
+        matched = [layer for layer in all_layers(model) if re.search(pattern, path_of(layer))]
+        changed = [path_of(layer) for layer in matched if is_16_bit(layer)]
+        anyway = [path_of(layer) for layer in matched if not is_16_bit(layer)]
+        effects[pattern] = {"changed": changed, "float32_anyway": anyway}
+    return effects
+
+
+def effect_in_words(pattern: str, effect: dict[str, list[str]]) -> str:
+    """A line for the user, of one pattern's effect."""
+    changed, anyway = effect["changed"], effect["float32_anyway"]
+    said = f"--float32_layers={pattern}: "
+    said += f"moved to float32: {', '.join(changed)}" if changed else "changes nothing"
+    if anyway:
+        said += f"; in float32 anyway: {', '.join(anyway)}"
+    return said
+
+
+def _own_parameters(layer: keras.layers.Layer) -> int:
+    inner = {id(v) for part in layer._flatten_layers(include_self=False) for v in part.variables}
+    own = [v for v in layer.trainable_variables if id(v) not in inner]
+    return sum(math.prod(variable.shape) for variable in own)
