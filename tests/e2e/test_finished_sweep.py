@@ -24,7 +24,13 @@ T1 = 12.706204736174694
 # Figures that can be 0; the others are averaged by their logarithms.
 SIGNED = ("validation_accuracy", "validation_loss", "train_loss")
 SCALAR_TAGS = {"train/loss", "grad/global_norm", "time/step_ms", "memory/device_peak_bytes"}
-FLOAT16_TAGS = {"scale/value", "scale/log2", "scale/skipped_total", "grad/zero_fraction"}
+FLOAT16_TAGS = {
+    "scale/value",
+    "scale/log2",
+    "scale/skipped_total",
+    "scale/skipped_non_finite_loss",
+    "grad/zero_fraction",
+}
 
 
 @dataclasses.dataclass

@@ -83,7 +83,7 @@ def test_the_layout_opens_on_what_matters(summaries):
         },
         "What loss scaling did": {
             "Loss scale, as a power of two (log2)": ["^scale/log2$"],
-            "Skipped steps": ["^scale/skipped_total$"],
+            "Skipped steps": ["^scale/skipped_total$", "^scale/skipped_non_finite_loss$"],
             "Gradient norm, unscaled": ["^grad/global_norm$"],
             "Share of zero gradients": ["^grad/zero_fraction$"],
         },
