@@ -107,7 +107,9 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
             len(run.result["epoch_time_sec"]) == 1 for run in variant.runs
         ),
         "skipped_steps": {
-            "total": sum(story["skipped"] for story in stories),
+            "total": None
+            if any(story["skipped"] is None for story in stories)
+            else sum(story["skipped"] for story in stories),
             "of": sum(story["steps"] for story in stories),
             "per_run": [story["skipped"] for story in stories],
         }

@@ -43,7 +43,8 @@ def _is_scale(value: Any) -> bool:
         isinstance(value, dict)
         and isinstance(value.get("mode"), str)
         and all(is_number(value.get(name)) for name in ("initial", "final", "min", "max"))
-        and is_count(value.get("skipped"))
+        # Keras's own scaler does not always tell.
+        and _or_absent(is_count)(value.get("skipped"))
     )
 
 

@@ -22,9 +22,11 @@ class ScaleStory:
         settled: The scale that most steps of the run's second half had.
         final: The scale after the last step.
         growths: How often it grew.
-        skipped: Steps whose update was skipped because a gradient was not finite.
-        first_overflow_step: The first of them, counted from 1; None where there was none.
-        steps: Steps that the rows know of.
+        skipped: Steps whose update was skipped because a gradient was not finite; None where that
+            is not known, as of Keras's own scaler once its scale has fallen to 0.
+        first_overflow_step: The first of them, counted from 1; None where there was none, or where
+            the scale was read now and then only.
+        steps: Steps that were tried.
         skipped_non_finite_loss: Those of the skipped whose own loss was NaN or infinite, which say
             nothing about the scale; None where an older run did not count them.
         collapsed_at: The step at which the scale collapsed; None where it did not.
@@ -35,7 +37,7 @@ class ScaleStory:
     settled: float
     final: float
     growths: int
-    skipped: int
+    skipped: int | None
     first_overflow_step: int | None
     steps: int
     skipped_non_finite_loss: int | None = None
@@ -77,15 +79,17 @@ def scale_story(run: Run) -> ScaleStory | None:
     late = Counter(scales[len(scales) // 2 :])
     after = [*scales[1:], result["final"]]
     skips = skipped_steps(run)
+    # Keras's own scaler is read at marks only: its rows are fewer than its steps.
+    has_all_steps = len(scales) >= run.result["steps_attempted"]
     return ScaleStory(
         mode=result["mode"],
         initial=scales[0],
         settled=late.most_common(1)[0][0],
         final=result["final"],
         growths=sum(new > old for old, new in zip(scales, after, strict=True)),
-        skipped=len(skips),
-        first_overflow_step=skips[0] if skips else None,
-        steps=len(scales),
+        skipped=len(skips) if has_all_steps else result["skipped"],
+        first_overflow_step=skips[0] if skips and has_all_steps else None,
+        steps=len(scales) if has_all_steps else run.result["steps_attempted"],
         skipped_non_finite_loss=_count(result.get("skipped_non_finite_loss")),
         collapsed_at=_count(result.get("collapsed_at")),
     )

@@ -47,7 +47,8 @@ _HPARAMS = {
     "seed": False,
 }
 
-# Charts of the custom-scalars tab: title, and the tags in it as regular expressions.
+# Charts of the custom-scalars tab: title, and the tags in it as regular expressions; of several
+# optimizers each one's tag.
 _CHARTS = (
     (
         "Did it learn",
@@ -134,9 +135,13 @@ class RunEvents:
 
     def write_step(self, step: int, row: Mapping[str, Any]) -> None:
         """Writes the figures of one step."""
-        scale = row.get(records.SCALE, 0.0)
-        logarithm = {LOG2_SCALE: math.log2(scale)} if 0.0 < scale < math.inf else {}
-        self._train.write(step, {**row, **logarithm})
+        # Of several optimizers each scale's name ends in the optimizer's.
+        logarithms = {
+            LOG2_SCALE + name.removeprefix(records.SCALE): math.log2(value)
+            for name, value in row.items()
+            if name.startswith(records.SCALE) and 0.0 < value < math.inf
+        }
+        self._train.write(step, {**row, **logarithms})
 
     def write_epoch(self, step: int, row: Mapping[str, Any]) -> None:
         """Writes the figures of one epoch.
@@ -164,7 +169,7 @@ def layout() -> Summary:
         drawn = [
             layout_pb2.Chart(
                 title=name,
-                multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$" for tag in tags]),
+                multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}(/.+)?$" for tag in tags]),
             )
             for name, tags in charts
         ]
