@@ -22,7 +22,7 @@ from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
 from tfamp.run.config import POLICIES, Config, resolve
 from tfamp.run.errors import InputError
-from tfamp.training import saving, trainer
+from tfamp.training import description, saving, trainer
 
 LOOPS = ("fit", "custom")
 SHOWN: dict[str, list] = {}
@@ -830,7 +830,7 @@ def test_a_profiled_run_says_how_to_see_the_trace(scripts, is_installed, command
     monkeypatch.setenv("TFAMP_SCRIPTS", scripts)
     said = []
     run = trainer.build(resolve(Config(**SHORT, profile_steps=(2, 3))))
-    trainer._say_what(run, said.append)
+    description.say_what(run, said.append)
     assert said[-1] == f"Steps 2 to 3 are traced for TensorBoard's tab Profile: {command}"
 
 

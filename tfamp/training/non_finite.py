@@ -16,7 +16,7 @@ from tfamp.run import records
 if TYPE_CHECKING:
     from tfamp.training.telemetry import PrecisionTelemetry
 
-_COMPARE = "If this is not float32, a run that is tells whether precision is the cause."
+_COMPARE = "Unless this is float32, the same run in float32 tells whether precision is the cause."
 _LOOK_FIRST = (
     "Look for NaN or huge values in the data, and in what the model divides by, takes the "
     f"logarithm of or raises e to. {_COMPARE}"

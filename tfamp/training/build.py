@@ -1,0 +1,152 @@
+"""From a config to a run that has not begun: data, model, optimizer, loss."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from tfamp.data import registry as data_registry
+from tfamp.models import registry as model_registry
+from tfamp.precision import computes
+from tfamp.precision import policy as policy_lib
+from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.run.config import Config
+from tfamp.run.errors import InputError
+from tfamp.training import optim, own_step
+
+
+@dataclasses.dataclass
+class Run:
+    """A run that is built and has not begun.
+
+    Attributes:
+        config: The resolved config; `jit_compile` and `steps_per_epoch` are decided.
+        data: The data.
+        model: The compiled model.
+        loss: Its loss function.
+        forced_float32: Paths of the layers that `--float32_layers` forced.
+        float32_effects: What each of its patterns changed.
+        whole_epoch: Steps that an epoch would have had without `--steps_per_execution`.
+    """
+
+    config: Config
+    data: data_registry.ImageData
+    model: keras.Model
+    loss: keras.losses.Loss
+    forced_float32: list[str]
+    float32_effects: dict[str, dict[str, list[str]]]
+    whole_epoch: int
+
+    @property
+    def optimizer(self) -> LossScaleOptimizer:
+        """The optimizer, with the bookkeeping of loss scaling."""
+        return self.model.optimizer
+
+
+def build(config: Config) -> Run:
+    """Builds data, model and optimizer. The global policy must be set already.
+
+    Raises:
+        InputError: The config asks for something that is not there or does not fit.
+    """
+    keras.utils.set_random_seed(config.seed)
+    data = data_registry.load(
+        config.dataset,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        image_size=config.image_size,
+        data_dir=config.data_dir,
+        num_classes=config.num_classes,
+        num_examples=config.num_examples,
+        augment=config.augment,
+        deterministic=config.deterministic,
+    )
+    # Again, so that the weights do not depend on how the data was made.
+    keras.utils.set_random_seed(config.seed)
+    model = model_registry.build(config.model, data.image_shape, data.num_classes)
+    own_step.check_loop(config, model)
+    effects = computes.float32_effects(model, config.float32_layers)
+    forced = policy_lib.force_float32(model, config.float32_layers)
+    has_float16 = bool(policy_lib.float16_layers(model))
+    if not has_float16 and config.scale_settings:
+        name = config.scale_settings[0]
+        raise InputError(
+            f"--{name}={getattr(config, name)}, but no layer of {config.model} computes in "
+            f"float16. Leave --{name} out."
+        )
+    asked_steps = config.steps_per_epoch
+    config = dataclasses.replace(
+        config,
+        steps_per_epoch=_steps_per_epoch(config, data.steps_per_epoch),
+        jit_compile=_decide_jit(config.jit_compile, has_float16),
+    )
+    steps = config.epochs * (config.steps_per_epoch or 0)
+    if config.accumulation_steps > steps:
+        raise InputError(
+            f"--accumulation_steps={config.accumulation_steps}: the run has {steps} steps, so no "
+            f"update would ever be made. Set {steps} or less, or more --epochs or "
+            "--steps_per_epoch."
+        )
+    if config.profile_steps and config.profile_steps[0] > steps:
+        first, last = config.profile_steps
+        raise InputError(
+            f"--profile_steps={first},{last}: the run has {steps} steps, so nothing would be "
+            f"traced. Set a first step of {steps} or less."
+        )
+    loss = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=config.label_smoothing
+    )
+    _compile(model, loss, config, has_float16)
+    calls_scale_loss = own_step.calls_scale_loss(config, model, data.train.element_spec)
+    if model.optimizer.is_scaling and not calls_scale_loss:
+        _compile(model, loss, own_step.unscaled(config), has_float16)
+    whole = asked_steps or data.steps_per_epoch
+    return Run(config, data, model, loss, forced, effects, whole)
+
+
+def _compile(
+    model: keras.Model, loss: keras.losses.Loss, config: Config, has_float16: bool
+) -> None:
+    steps = config.epochs * (config.steps_per_epoch or 0)
+    optimizer = optim.build(
+        config,
+        total_updates=max(1, steps // config.accumulation_steps),
+        scaled=has_float16,
+        history=config.log_every + config.steps_per_execution,
+    )
+    model.compile(
+        optimizer=optimizer,
+        loss=loss,
+        metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
+        jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+    )
+
+
+def _steps_per_epoch(config: Config, whole: int) -> int:
+    # fit always runs whole executions: an epoch that is no multiple would grow beyond its end.
+    steps = config.steps_per_epoch or whole
+    rounded = steps - steps % config.steps_per_execution
+    if rounded == 0:
+        raise InputError(
+            f"--steps_per_execution={config.steps_per_execution} exceeds the {steps} steps of an "
+            "epoch. Set a smaller one, or a larger --steps_per_epoch."
+        )
+    if config.steps_per_epoch and rounded != steps:
+        whole_executions = config.steps_per_execution
+        raise InputError(
+            f"--steps_per_epoch={steps} is no multiple of --steps_per_execution="
+            f"{whole_executions}, and an epoch is made of whole executions. Set "
+            f"--steps_per_epoch={rounded} or {rounded + whole_executions}, or another "
+            "--steps_per_execution."
+        )
+    return rounded
+
+
+def _decide_jit(asked: bool | None, has_float16: bool) -> bool:
+    # float16 on a CPU is emulated op by op without XLA, which is much slower.
+    if asked is not None:
+        return asked
+    return has_float16 or bool(tf.config.list_physical_devices("GPU"))
