@@ -255,14 +255,26 @@ def test_a_script_need_not_tell_its_data_seed_and_sizes(tmp_path):
     assert "python drop_in.py float32" in text and "not set" in text
 
 
+def counted(layers, of_layers, parameters, of_parameters):
+    return {
+        "dtype": "float16",
+        "layers": layers,
+        "of_layers": of_layers,
+        "parameters": parameters,
+        "of_parameters": of_parameters,
+    }
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [
         (None, None),
         (..., None),
-        ("float16 in 20 of 21 layers", "float16 in 20 of 21 layers"),
-        ({"float16_layers": 20, "share": 0.984}, "float16 layers 20, share 98.4 %"),
-        ({"float16": {"layers": 20, "of": 21}}, "float16 layers 20, of 21"),
+        ("float16 in 20 of 21 layers", None),
+        (counted(20, 21, 984, 1000), "20 of 21 layers, 98.4 % of the parameters (float16)"),
+        (counted(0, 21, 0, 1000), "nothing"),
+        (counted(0, 0, 0, 0), "nothing"),
+        (counted(20, 21, 984, "many"), None),
         ({}, None),
     ],
 )

@@ -205,13 +205,15 @@ def read(folder: Path, name: str) -> Run:
 
 
 def _computes_in(value: Any) -> str | None:
-    """What a run recorded of it, in words, whatever the form."""
-    if isinstance(value, dict):
-        parts = ((str(name).replace("_", " "), _computes_in(part)) for name, part in value.items())
-        return ", ".join(f"{name} {part}" for name, part in parts) or None
-    if isinstance(value, float) and 0.0 <= value <= 1.0:
-        return f"{100 * value:.3g} %"
-    return None if value is None else str(value)
+    """What a run recorded of it, in words; None where it is missing or of another form."""
+    names = ("layers", "of_layers", "parameters", "of_parameters")
+    if not isinstance(value, dict) or not all(run_fields.is_count(value.get(n)) for n in names):
+        return None
+    layers, of_layers, parameters, of_parameters = (value[name] for name in names)
+    if not layers or not of_parameters:
+        return "nothing"
+    share = 100 * parameters / of_parameters
+    return f"{layers} of {of_layers} layers, {share:.1f} % of the parameters ({value.get('dtype')})"
 
 
 def _object(path: Path) -> dict[str, Any]:
