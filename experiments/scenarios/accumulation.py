@@ -16,11 +16,14 @@ import tfamp
 keras.config.set_dtype_policy("mixed_float16")
 inputs = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
 targets = inputs[:, :1].copy()
-inputs[20] = np.inf  # In the third microbatch of 8.
+targets[20] = 1e9  # In the third microbatch of 8: a finite loss, and too much for float16.
 
 keras.utils.set_random_seed(0)
-model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, dtype="float32")])
-optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.1, gradient_accumulation_steps=4))
+model = keras.Sequential(
+    [keras.Input((8,)), keras.layers.Dense(1), keras.layers.Activation("linear", dtype="float32")]
+)
+inner = keras.optimizers.SGD(0.1, gradient_accumulation_steps=4)
+optimizer = tfamp.LossScaleOptimizer(inner, initial_scale=1024)
 model.compile(optimizer, loss="mse")
 model.fit(inputs, targets, batch_size=8, shuffle=False, verbose=0)
 

@@ -44,6 +44,6 @@ def step(x, y, poison):
 
 x, y = tf.random.normal([32, 4]), tf.random.normal([32, 1])
 for i in range(6):
-    step(x, y, tf.constant(float("inf") if i == 2 else 0.1))
+    step(x, y, tf.constant(1e37 if i == 2 else 0.1))
 print(f"first:  scale {first_optimizer.scale:g}, skipped {first_optimizer.skipped_total}")
 print(f"second: scale {second_optimizer.scale:g}, skipped {second_optimizer.skipped_total}")

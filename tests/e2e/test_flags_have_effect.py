@@ -831,7 +831,7 @@ def test_a_profiled_run_says_how_to_see_the_trace(scripts, is_installed, command
     said = []
     run = trainer.build(resolve(Config(**SHORT, profile_steps=(2, 3))))
     description.say_what(run, said.append)
-    assert said[-1] == f"Steps 2 to 3 are traced for TensorBoard's tab Profile: {command}"
+    assert f"Steps 2 to 3 are traced for TensorBoard's tab Profile: {command}" in said
 
 
 # Where it is written.
@@ -870,7 +870,7 @@ def test_log_every(log_every, timed, loop, train):
 @shows("save_model")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_save_model(wanted, train, tmp_path, monkeypatch):
-    # Whether it loads is tried in tests/training/test_saving.py.
+    # Whether it loads is tried in tests/training/test_trainer_saving.py.
     monkeypatch.setattr(saving, "why_it_does_not_load", lambda path, expected: None)
     done = train(save_model=wanted, steps_per_epoch=1, logdir=str(tmp_path), run_name="run")
     files = {"final.weights.h5", "model.keras"}

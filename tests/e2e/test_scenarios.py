@@ -36,8 +36,8 @@ def test_clipping_by_argument_and_by_hand_agree(run):
 def test_accumulation_discards_the_bad_group_alone(run):
     out = run("accumulation")
     assert out.splitlines()[3:5] == [
-        "microbatch 4: update, scale 32768",
-        "microbatch 5: sum, scale 16384",
+        "microbatch 4: update, scale 1024",
+        "microbatch 5: sum, scale 512",
     ]
     assert out.endswith("updates: 1 applied, 1 skipped\n")
 

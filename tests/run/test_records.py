@@ -129,7 +129,7 @@ def test_names_are_group_and_name():
         for key, value in vars(records).items()
         if key.isupper() and not key.startswith("_") and isinstance(value, str)
     ]
-    assert len(names) == len(set(names)) == 18
+    assert len(names) == len(set(names)) == 19
     assert all(name.count("/") == 1 for name in names)
 
 

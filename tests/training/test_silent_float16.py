@@ -42,8 +42,8 @@ def train(tmp_path, policy, model, **values):
 @pytest.mark.parametrize("loop", ["fit", "custom"])
 @pytest.mark.parametrize(("policy", "model"), CASES)
 def test_the_driver_scales_it(tmp_path, policy, model, loop):
-    # The first step overflows float16 at this scale: it shows that the scale reaches the gradients.
-    result, said = train(tmp_path, policy, model, loop=loop, initial_loss_scale=2.0**24)
+    # The first steps overflow float16 at this scale: it shows that the scale reaches the gradients.
+    result, said = train(tmp_path, policy, model, loop=loop, initial_loss_scale=2.0**24, epochs=6)
     assert result["loss_scale"]["mode"] == "dynamic"
     assert result["loss_scale"]["skipped"] > 0
     assert result["loss_scale"]["final"] < 2.0**24
@@ -86,7 +86,7 @@ def test_the_driver_counts_zero_gradients_where_float16_computes(
         # Two microbatches an update: only the second has figures.
         assert [share is not None for share in shares] == [False, chosen != "not used"] * 2
         assert all(0.0 <= share <= 1.0 for share in shares if share is not None)
-    events = EventAccumulator(str(run))
+    events = EventAccumulator(str(run / "train"))
     events.Reload()
     content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     session = metadata.parse_session_start_info_plugin_data(content)

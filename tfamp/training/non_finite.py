@@ -21,6 +21,10 @@ _LOOK_FIRST = (
     "Look for NaN or huge values in the data, and in what the model divides by, takes the "
     f"logarithm of or raises e to. {_COMPARE}"
 )
+_LOOK_SCALE = (
+    "The losses were finite, so the loss scale was too large or was still falling to its level: "
+    "train for more steps, or begin with a smaller scale."
+)
 _LOOK_LATER = (
     "Lower the learning rate, warm it up or clip the gradient, and look for NaN in the data. "
     f"{_COMPARE}"
@@ -118,9 +122,10 @@ class NonFiniteWatch:
             applied: Those that reached the weights; None where nobody counted.
         """
         if attempted and applied == 0:
+            advice = _LOOK_SCALE if self.first_step is None else self.advice()
             return (
                 "No step was applied: the gradient of each held NaN or infinite values, and the "
-                f"weights are those that the run began with. {self.advice()}"
+                f"weights are those that the run began with. {advice}"
             )
         if self._non_finite_losses and not self._finite_losses:
             return (
