@@ -10,6 +10,7 @@ import pytest
 
 from tests.reporting.made_runs import write_run, write_sweep
 from tfamp import report
+from tfamp.reporting import plots
 
 FILES = {"report.html", "report.json", "report.md"}
 
@@ -53,6 +54,24 @@ def test_what_it_writes_and_says(tmp_path, capsys):
     pictures = list(folder.rglob("*.png"))
     assert len(pictures) >= 4 * len(found["groups"])
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+@pytest.mark.parametrize(
+    "name", ["report.md", "report.html", "report.json", "pictures/group1/cost.png", "pictures"]
+)
+def test_files_that_no_report_wrote_are_refused_and_left(name, tmp_path, capsys):
+    write_sweep(tmp_path / "runs", seeds=1)
+    if name.endswith(".png"):
+        name = f"pictures/group1/{plots.FILES[0]}"
+    mine = tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text('{"mine": 1}')
+    before = sorted((tmp_path / "mine").rglob("*"))
+    assert report.main([str(tmp_path / "runs"), f"--out={tmp_path / 'mine'}"]) == 2
+    said = capsys.readouterr().err
+    assert str(mine) in said and "--out" in said
+    assert sorted((tmp_path / "mine").rglob("*")) == before
+    assert mine.read_text() == '{"mine": 1}'
 
 
 def test_a_second_report_replaces_the_first_and_reads_the_same_runs(tmp_path):

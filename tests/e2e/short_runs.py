@@ -29,7 +29,7 @@ SHORT = {
     "lr_schedule": "constant",
     "weight_decay": 0.0,
     "jit_compile": False,
-    # To see whether the model loads takes seconds; tests/training/test_trainer_saving.py pays for it.
+    # Whether it loads takes seconds to see: tests/training/test_trainer_saving.py pays for it.
     "save_model": False,
 }
 

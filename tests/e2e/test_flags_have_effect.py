@@ -315,6 +315,7 @@ def test_seed(train, tmp_path):
 
 
 @shows("deterministic")
+@pytest.mark.slow
 def test_deterministic(tmp_path):
     # In a process of its own: op determinism cannot be switched off again.
     code = f"""

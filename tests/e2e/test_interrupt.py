@@ -296,9 +296,13 @@ def test_a_second_signal_does_not_wait(loop, run_until, tmp_path):
         os.kill(os.getpid(), signal.SIGTERM)
         reached.append("after the second")
 
-    stopped, _ = run_until(loop, {"on_train_batch_begin": twice})
+    stopped, _ = run_until(loop, {"on_train_batch_begin": twice}, save_model=True)
     assert stopped.signum == signal.SIGTERM
     assert reached == ["after the first"]
+    # Nor for the model, which takes seconds.
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())["saved"]
+    assert (saved["weights"], saved["model"]) == ("final.weights.h5", None)
+    assert saved["why_no_model"] == "Ctrl-C left it out."
 
 
 def test_a_signal_while_data_and_model_are_made(run_until, tmp_path, monkeypatch):

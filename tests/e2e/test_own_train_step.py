@@ -11,7 +11,7 @@ from tfamp import train as command
 from tfamp.run import records
 from tfamp.run.config import Config, resolve
 from tfamp.run.errors import InputError
-from tfamp.training import trainer
+from tfamp.training import own_step, trainer
 
 LOOPS = ("fit", "custom")
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
@@ -89,9 +89,9 @@ def test_the_custom_loop_refuses_what_it_would_pass_over(function, method):
 
 def test_a_method_set_on_the_object_counts_too():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    assert trainer.own_step.own_methods(model) == []
+    assert own_step.own_methods(model) == []
     model.train_step = lambda data: {}
-    assert trainer.own_step.own_methods(model) == ["train_step"]
+    assert own_step.own_methods(model) == ["train_step"]
 
 
 @pytest.mark.parametrize("loop", LOOPS)

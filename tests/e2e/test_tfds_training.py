@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["fit", "custom"])
 def test_it_trains_on_the_real_fashion_mnist(train, fashion_mnist_dir, loop):
     outcome = train(

@@ -103,6 +103,7 @@ def test_an_overflow_at_the_floor_is_a_collapse_that_is_told_once_and_freezes_no
         "scale 2 (floor 2)",
         "after 2 skipped steps in a row (3 skipped in all, 0 of them",
         "'weight': it holds NaN",
+        "Since then 2 of 3 steps were applied, and the scale is 2 now.",
         "float32",
     ):
         assert part in message

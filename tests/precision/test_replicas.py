@@ -302,8 +302,15 @@ def test_two_replicas_train_as_one(two_replicas, loop, policy):
 
 
 @pytest.mark.parametrize("loop", ["fit", "custom"])
-@pytest.mark.parametrize("replica", [0, 1])
-@pytest.mark.parametrize("bad", [OVERFLOWS, INF])
+@pytest.mark.parametrize(
+    ("replica", "bad"),
+    [
+        (1, OVERFLOWS),
+        (1, INF),
+        pytest.param(0, OVERFLOWS, marks=pytest.mark.slow),
+        pytest.param(0, INF, marks=pytest.mark.slow),
+    ],
+)
 def test_one_bad_example_on_one_replica_in_a_loop(two_replicas, loop, replica, bad):
     labels = LABELS.copy()
     labels[2 * 16 + 8 * replica + 3, 0] = bad  # In the third step.

@@ -31,6 +31,8 @@ CASES = (
     "custom_bad_1",
 )
 NAN, INF = math.nan, math.inf
+# Two processes that each load TensorFlow and train, most of a minute.
+pytestmark = pytest.mark.slow
 
 
 @contextlib.contextmanager
@@ -155,7 +157,6 @@ def test_one_bad_example_on_one_worker_in_a_loop(outcomes, loop, worker):
     assert np.isfinite(case["weights"]).all()
 
 
-@pytest.mark.slow
 def test_stock_keras_waits_for_ever():
     with two_workers("stock_overflow") as processes:
         heard = queue.Queue()

@@ -36,14 +36,19 @@ CASES = [
     ("mixed_bfloat16", TINY, {}),
     # 2^24 overflows at first, growth every 4 steps makes it overflow again: skips and growths.
     ("mixed_float16", TINY, {"initial_loss_scale": 2.0**24, "loss_scale_growth_steps": 4}),
-    ("mixed_float16", TINY, {"loss_scale": "64", "steps_per_execution": 5}),
     ("mixed_float16", TINY, {"accumulation_steps": 2, "jit_compile": False}),
+]
+LONG_CASES = [
+    ("mixed_float16", TINY, {"loss_scale": "64", "steps_per_execution": 5}),
     ("mixed_bfloat16", TINY, {"augment": "flip_crop", "ema_momentum": 0.9, "optimizer": "adamw"}),
     ("mixed_bfloat16", "resnet20", {"image_size": 8, "batch_size": 8}),
 ]
 
 
-@pytest.mark.parametrize(("policy", "model", "values"), CASES)
+@pytest.mark.parametrize(
+    ("policy", "model", "values"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONG_CASES)],
+)
 def test_equal_rows_for_20_steps(tmp_path, policy, model, values):
     values = {"policy": policy, "model": model} | values
     fit, fit_result = rows_of(tmp_path, loop="fit", **values)

@@ -87,7 +87,8 @@ def test_no_applied_step_is_no_success(watch):
 def test_a_collapse_ends_the_run_or_is_said(watch, said):
     def collapses():
         raise LossScaleCollapse(step=5, read_at=6, scale=1.0, min_scale=1.0, skipped_in_a_row=2,
-                                skipped_total=2, skipped_non_finite_loss=2, variable="kernel",
+                                skipped_total=2, skipped_non_finite_loss=2, skipped_since=0,
+                                scale_now=1.0, variable="kernel",
                                 has_nan=True, is_loss_finite=False)  # fmt: skip
 
     with pytest.raises(LossScaleCollapse):

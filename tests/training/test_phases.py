@@ -70,6 +70,7 @@ def test_another_callback_goes_on_with_the_same_model_only(tmp_path):
         fit(compiled(scaled()), tfamp.PrecisionTelemetry(tmp_path, overwrite=False))
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_has_worked_before_begins_at_nothing(tmp_path):
     model = compiled(scaled())
     targets = TARGETS.copy()

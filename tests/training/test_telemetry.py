@@ -171,3 +171,46 @@ def test_a_folder_of_somebody_elses_is_refused_and_untouched(tmp_path):
         fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(left) == len(files) and all(path.read_text() == "mine" for path in left)
+
+
+@pytest.mark.parametrize("kind", ["tfamp", "adam", "schedule"])
+def test_under_two_replicas(tmp_path, two_replicas, kind):
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.25, 10, 0.5)
+    with two_replicas.scope():
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        optimizer = {
+            "tfamp": lambda: tfamp.LossScaleOptimizer(keras.optimizers.SGD(0.25)),
+            "adam": lambda: "adam",
+            "schedule": lambda: keras.optimizers.SGD(schedule),
+        }[kind]()
+        model.compile(optimizer, loss="mse", jit_compile=False)
+    model.fit(INPUTS, TARGETS, batch_size=16, verbose=0, shuffle=False,
+              callbacks=[tfamp.PrecisionTelemetry(tmp_path / "run", log_every=2)])  # fmt: skip
+    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
+    rates = [row[records.LEARNING_RATE] for row in rows if row["kind"] == "step"]
+    assert rates[0] == pytest.approx(0.001 if kind == "adam" else 0.25, rel=0.2)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    expected = {"tfamp": 0.25, "adam": 0.001, "schedule": None}[kind]
+    assert config["learning_rate"] == expected
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "completed"
+
+
+def test_broken_moving_averages_are_told_although_the_callback_tells_the_rest(tmp_path, capfd):
+    inputs = INPUTS.copy()
+    inputs[20] = math.nan
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(1, dtype="float32"),
+        ]
+    )
+    model.compile(tfamp.LossScaleOptimizer("sgd"), loss="mse")
+    model.fit(inputs, TARGETS, batch_size=8, verbose=0, shuffle=False,
+              callbacks=[tfamp.PrecisionTelemetry(tmp_path / "run")])  # fmt: skip
+    said = capfd.readouterr().err
+    assert said.count("The moving averages of ") == 1
+    assert f"{model.get_layer('norm').path} took in a batch" in said
+    # The weights are as they were: nothing to do with the learning rate.
+    assert "Step 3: the loss is NaN, and the step was skipped. Look for NaN" in said
+    assert "learning rate" not in said and "steps so far were skipped" not in said

@@ -17,6 +17,8 @@ class LossScaleCollapse(RuntimeError):
         skipped_in_a_row: Skips in a row up to `step`.
         skipped_total: Skips in all, when it was read.
         skipped_non_finite_loss: Those whose own loss was not finite.
+        skipped_since: Skips between `step` and `read_at`.
+        scale_now: The scale when it was read.
         variable: Path of the first variable whose gradient was not finite.
         has_nan: Whether that gradient held a NaN, not only infinities.
         is_loss_finite: Whether the loss of `step` was finite.
@@ -32,6 +34,8 @@ class LossScaleCollapse(RuntimeError):
         skipped_in_a_row: int,
         skipped_total: int,
         skipped_non_finite_loss: int,
+        skipped_since: int,
+        scale_now: float,
         variable: str,
         has_nan: bool,
         is_loss_finite: bool,
@@ -59,33 +63,44 @@ class LossScaleCollapse(RuntimeError):
             "and infinity in the data, lower the learning rate, or compute in float32 the layer "
             "that overflows on the way forward."
         )
+        since = ""
+        if later > skipped_since:
+            since = (
+                f" Since then {later - skipped_since} of {_steps(later)} were applied, and the "
+                f"scale is {scale_now:g} now."
+            )
         super().__init__(
             f"Loss scaling collapsed {where}: {what}. The first non-finite gradient is that of "
             f"{variable!r}: it holds {'NaN' if has_nan else 'Inf'}. A skipped step leaves the "
-            f"weights as they were. {advice}"
+            f"weights as they were. {advice}{since}"
         )
 
 
-def skipped_non_finite_loss(skipped: int, attempted: int, layers: tuple[str, ...] = ()) -> str:
+def skipped_non_finite_loss(skipped: int, attempted: int) -> str:
     """What a script is told once of skips whose loss was not finite.
 
     Args:
         skipped: How many there are so far.
         attempted: Steps attempted so far.
-        layers: Paths of the layers whose moving averages hold NaN or infinity since.
     """
-    text = (
+    return (
         f"{skipped} of {attempted} steps so far were skipped because their loss was NaN or "
         "infinite before it was scaled. The weights and the loss scale are untouched; look for NaN "
         "and infinity in the data, or for a layer that overflows on the way forward."
     )
-    if layers:
-        text += (
-            f" But the moving averages of {', '.join(layers)} took in such a batch and are no "
-            "longer finite: evaluation and prediction will give NaN. Train again with `with "
-            "tfamp.kept_moving_averages(model):` around fit, which puts them back at a skip."
-        )
-    return text
+
+
+def broken_averages(layers: tuple[str, ...]) -> str:
+    """What a script is told once of moving averages that are NaN or infinite since such a skip.
+
+    Args:
+        layers: Paths of the layers.
+    """
+    return (
+        f"The moving averages of {', '.join(layers)} took in a batch whose step was skipped, and "
+        "are no longer finite: evaluation and prediction will give NaN. Train again with `with "
+        "tfamp.kept_moving_averages(model):` around fit, which puts them back at a skip."
+    )
 
 
 def _steps(count: int, kind: str = "") -> str:

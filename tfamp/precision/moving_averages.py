@@ -84,9 +84,11 @@ def kept_moving_averages(model: keras.Model) -> Iterator[None]:
 
     # Keras compiles `train_step` into `train_function`, once.
     model.train_step, model.train_function = train_step, None
+    optimizer.keeps_averages = True
     try:
         yield
     finally:
+        optimizer.keeps_averages = False
         del model.train_step
         model.train_function = None
 

@@ -108,6 +108,15 @@ class ReadableState:
         """Whether `scale_loss` was called on a step's loss, so that the history holds losses."""
         return self._notes_losses
 
+    @property
+    def keeps_averages(self) -> bool:
+        """Whether whoever trains puts moving averages back at a skip; `watch` then leaves them."""
+        return self._machine.keeps_averages
+
+    @keeps_averages.setter
+    def keeps_averages(self, value: bool) -> None:
+        self._machine.keeps_averages = value
+
     def history(self, since: int = 0) -> tuple[int, dict[str, np.ndarray]]:
         """The last steps, exactly, one entry a call of `apply`; see `StepHistory.read`.
 

@@ -192,6 +192,8 @@ class ScaleMachine:
 
         self.rules = rules
         self.announces = True
+        # Whether moving averages are put back at a skip: between the two they may be NaN.
+        self.keeps_averages = False
         # The paths of the trained variables, for whoever is told of a collapse.
         self.weights: tuple[str, ...] = ()
         # Keras's names and order for the first two. A checkpoint knows the variables by position:
@@ -215,8 +217,8 @@ class ScaleMachine:
         }
         # An event of this process and no state to be saved: a file of a run that had collapsed
         # starts clean. Whether one waits for the host, and what it was at that step: the scale,
-        # the skips in a row, and whether the loss was finite.
-        self.collapse = device_variable("collapse", np.zeros(4), "float64")
+        # the skips in a row, those in all, and whether the loss was finite.
+        self.collapse = device_variable("collapse", np.zeros(5), "float64")
 
     def state(self) -> ScaleState:
         """The state now, as tensors."""
@@ -242,7 +244,13 @@ class ScaleMachine:
         self._take(before, after)
         # The first collapse stays until the host takes it.
         is_first = collapses & tf.equal(self.collapse.value[0], 0.0)
-        told = [1.0, before.scale, after.skipped_in_a_row, is_loss_finite]
+        told = [
+            1.0,
+            before.scale,
+            after.skipped_in_a_row,
+            after.skipped_total,
+            is_loss_finite,
+        ]
         for variable, value in (
             (self.collapse, tf.stack([tf.cast(each, tf.float64) for each in told])),
             (self.collapsed_at, after.attempted),
@@ -267,14 +275,17 @@ class ScaleMachine:
         step = self.read_collapsed_at()
         if step is None:
             return None
-        _, scale, skipped_in_a_row, is_loss_finite = self.collapse.value.numpy().tolist()
+        _, scale, in_a_row, in_all, is_loss_finite = self.collapse.value.numpy().tolist()
+        skipped_total = self.read("skipped_total")
         return LossScaleCollapse(
             step=step,
             read_at=self.read("attempted"),
             scale=scale,
             min_scale=self.rules.min_scale if self.rules.dynamic else None,
-            skipped_in_a_row=int(skipped_in_a_row),
-            skipped_total=self.read("skipped_total"),
+            skipped_in_a_row=int(in_a_row),
+            skipped_total=skipped_total,
+            skipped_since=skipped_total - int(in_all),
+            scale_now=float(self.scale.value.numpy()),
             skipped_non_finite_loss=self.read("skipped_non_finite_loss"),
             variable=self.weights[self.read("culprit")],
             has_nan=bool(self.read("culprit_has_nan")),
@@ -290,7 +301,7 @@ class ScaleMachine:
 
     def forget_collapse(self) -> None:
         """Ends a collapse: it was taken, or belongs to a state that is no more."""
-        self.collapse.assign(np.zeros(4))
+        self.collapse.assign(np.zeros(5))
         self.collapsed_at.assign(0)
 
     def _variable(self, name: str) -> keras.Variable:

@@ -36,28 +36,35 @@ class _Watched:
         told_collapse_at: The step of the last collapse that was told. It is not taken: that is
             for whoever asks the optimizer.
         has_told_of_losses: Whether skips with a non-finite loss were told.
+        has_looked_at_averages: Whether the moving averages were looked at since.
     """
 
     optimizer: weakref.ref[keras.optimizers.Optimizer]
     machine: ScaleMachine
     told_collapse_at: int | None = None
     has_told_of_losses: bool = False
+    has_looked_at_averages: bool = False
 
     def tell(self) -> None:
-        if not self.machine.announces:
-            return
-        fallen = self.machine.read_collapse()
-        if fallen is not None and fallen.step != self.told_collapse_at:
-            self.told_collapse_at = fallen.step
-            _print(str(fallen))
+        if self.machine.announces:
+            fallen = self.machine.read_collapse()
+            if fallen is not None and fallen.step != self.told_collapse_at:
+                self.told_collapse_at = fallen.step
+                _print(str(fallen))
         skipped = self.machine.read("skipped_non_finite_loss")
-        if skipped and not self.has_told_of_losses:
+        if not skipped:
+            return
+        if self.machine.announces and not self.has_told_of_losses:
             self.has_told_of_losses = True
+            _print(collapse.skipped_non_finite_loss(skipped, self.machine.read("attempted")))
+        # No callback sees these, so they are told whoever tells the rest.
+        if not self.has_looked_at_averages and not self.machine.keeps_averages:
+            self.has_looked_at_averages = True
             optimizer = self.optimizer()
             trained = optimizer._trainable_variables if optimizer is not None else []
             layers = _layers_with_broken_averages(trained)
-            attempted = self.machine.read("attempted")
-            _print(collapse.skipped_non_finite_loss(skipped, attempted, layers))
+            if layers:
+                _print(collapse.broken_averages(layers))
 
 
 class _Watch:

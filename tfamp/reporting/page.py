@@ -17,8 +17,10 @@ from tfamp.reporting import cells, document, plots, scale_tables, tables
 from tfamp.reporting.comparison import Comparisons
 from tfamp.reporting.plots import Picture
 from tfamp.reporting.tables import Table
+from tfamp.run.errors import InputError
 
 PICTURES = "pictures"
+_TEXTS = ("report.json", "report.md", "report.html")
 # Warnings that are shown in full above the verdict; further ones by a link.
 _WARNINGS_ABOVE = 6
 
@@ -47,9 +49,13 @@ def write(out: Path, content: Mapping[str, Any], comparisons: Comparisons) -> No
         comparisons: The runs that the document describes, for the pictures.
 
     Raises:
+        InputError: A file of the report's names is there that no report is; nothing was written.
         OSError: The folder cannot be written.
     """
+    _refuse_foreign_files(out)
     out.mkdir(parents=True, exist_ok=True)
+    # First: whose the pictures are can be told from it, also after a kill.
+    _replace(out / "report.json", document.dump(dict(content)))
     _remove_pictures(out / PICTURES)
     pictures = {}
     for number, (entry, group) in enumerate(
@@ -62,7 +68,6 @@ def write(out: Path, content: Mapping[str, Any], comparisons: Comparisons) -> No
             _Shown(picture, f"{PICTURES}/{folder.name}/{picture.file}", _uri(folder / picture.file))
             for picture in plots.draw(group, folder)
         ]
-    _replace(out / "report.json", document.dump(dict(content)))
     _replace(out / "report.md", render("report.md.jinja", content, pictures))
     _replace(out / "report.html", render("report.html.jinja", content, pictures))
 
@@ -205,6 +210,30 @@ def markdown_table(table: Table) -> markupsafe.Markup:
 
 def _uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _refuse_foreign_files(out: Path) -> None:
+    """Refuses a folder where somebody else's files have the report's names."""
+    texts = [out / name for name in _TEXTS]
+    foreign = [path for path in texts if path.exists() and not _is_ours(path)]
+    pictures = out / PICTURES
+    if not any(_is_ours(path) for path in texts):
+        foreign += [path for name in plots.FILES for path in pictures.glob(f"group*/{name}")]
+        foreign += [pictures] if pictures.exists() and not pictures.is_dir() else []
+    if foreign:
+        named = ", ".join(str(path) for path in foreign[:5])
+        raise InputError(
+            f"{named}: no report of tfamp wrote this, and a report is made of files of that name. "
+            "Set --out to another folder, or move what is there."
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return ('"tfamp_version"' if path.suffix == ".json" else "Made by tfamp") in text
 
 
 def _remove_pictures(folder: Path) -> None:

@@ -29,6 +29,7 @@ class CustomLoop:
             self._mean_loss = keras.metrics.Mean(name="loss")
             self._accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
             model.optimizer.build(model.trainable_variables)
+            model.optimizer.keeps_averages = True
         # AutoGraph would rewrite the optimizer's code too: it finds nothing and takes seconds.
         one_step = tf.autograph.experimental.do_not_convert(self._on_each_replica)
         self._one_step = tf.function(one_step, jit_compile=model.jit_compile)

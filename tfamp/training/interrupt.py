@@ -91,6 +91,11 @@ class StopOnSignal(keras.callbacks.Callback):
         self._watcher.join()
         os.close(self._read_end)
 
+    @property
+    def is_urgent(self) -> bool:
+        """Whether more than one signal came: whoever sent them wants no more waiting."""
+        return self._received > 1
+
     # In the main thread.
 
     def end(self, error: BaseException | None) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class NonFiniteWatch:
         self.weight: str | None = None
         self.say = say
         self._epoch = -1
+        self._was_skipped = False
         self._finite_losses = self._non_finite_losses = 0
 
     def see(self, step: int, epoch: int, row: Mapping[str, Any]) -> None:
@@ -85,7 +86,8 @@ class NonFiniteWatch:
         if self.first_step is None:
             self.first_step = step
             self.what = "gradient" if bad_loss is None else "loss"
-            skipped = ", and the step was skipped" if row.get(records.SKIPPED_IN_A_ROW) else ""
+            self._was_skipped = bool(row.get(records.SKIPPED_IN_A_ROW))
+            skipped = ", and the step was skipped" if self._was_skipped else ""
             self.say(f"Step {step}: the {self.what} is {_named(bad)}{skipped}. {self.advice()}")
 
     def look_at_weights(self, model: keras.Model, step: int) -> str | None:
@@ -112,7 +114,9 @@ class NonFiniteWatch:
 
     def advice(self) -> str:
         """What to look at next."""
-        return _LOOK_FIRST if self.first_step in (None, 1) else _LOOK_LATER
+        # A step that was skipped left the weights as they were: they are not what broke.
+        is_sudden = self.first_step in (None, 1) or self._was_skipped
+        return _LOOK_FIRST if is_sudden else _LOOK_LATER
 
     def verdict(self, attempted: int, applied: int | None) -> str | None:
         """Why a run that came to its end is no success; None where it is one.

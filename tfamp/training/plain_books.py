@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import records
@@ -44,7 +45,7 @@ class PlainBooks:
         if step > self._step:
             self._step, self._updates = step, _updates(self.optimizer)
             if self._updates > self._updates_before:
-                yield step, {records.LEARNING_RATE: float(self.optimizer.learning_rate)}
+                yield step, {records.LEARNING_RATE: learning_rate(self.optimizer)}
 
     def totals(self) -> Totals:
         """Every step was tried; what of them was applied, such an optimizer does not say."""
@@ -104,7 +105,7 @@ class KerasScaleBooks(PlainBooks):
 
     def _row(self) -> dict[str, Any]:
         row: dict[str, Any] = {
-            records.LEARNING_RATE: float(self.optimizer.learning_rate),
+            records.LEARNING_RATE: learning_rate(self.optimizer),
             records.SCALE: self._scale,
             records.GROWTH_COUNTER: self._clean,
         }
@@ -165,6 +166,12 @@ def _updates(optimizer: keras.optimizers.Optimizer) -> int:
     # Where Keras accumulates gradients `iterations` counts groups, `_iterations` every call.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return int(_number(getattr(inner, "_iterations", inner.iterations)))
+
+
+def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
+    """An optimizer's learning rate now; waits for the device."""
+    rate = optimizer.learning_rate
+    return float(_number(rate) if isinstance(rate, keras.Variable) else tf.convert_to_tensor(rate))
 
 
 def _number(variable: keras.Variable) -> np.ndarray:

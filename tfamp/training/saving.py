@@ -92,6 +92,7 @@ class Saving:
         self._directory = directory
         self._model = model
         is_averaged = config.ema_momentum is not None
+        self._is_model_left_out = False
         self.best = SaveBest(directory.path / BEST_WEIGHTS) if config.save_best else None
         self.swap = keras.callbacks.SwapEMAWeights() if is_averaged else None
         why_not = _NOT_YET if config.save_model else _NOT_ASKED
@@ -132,13 +133,18 @@ class Saving:
         else:
             self._record |= {"weights": FINAL_WEIGHTS, "why_no_weights": None}
 
+    def leave_model_out(self) -> None:
+        """Lets `save_model` do nothing: the user has no time for it."""
+        self._record["why_no_model"] = _LEFT_OUT
+        self._is_model_left_out = True
+
     def save_model(self, say: Callable[[str], None]) -> None:
         """Saves the model and keeps the file if a fresh process loads it with the same weights.
 
         Args:
             say: Where lines for the user go.
         """
-        if not self._config.save_model:
+        if not self._config.save_model or self._is_model_left_out:
             return
         say("Saving the model and loading it in a fresh process (Ctrl-C leaves it out) ...")
         try:
@@ -151,7 +157,7 @@ class Saving:
                 if why_not is not None:
                     partial.unlink()
         except KeyboardInterrupt:
-            self._record["why_no_model"] = _LEFT_OUT
+            self.leave_model_out()
             return
         except Exception as error:
             why_not = f"It cannot be saved: {_text(error)}"

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import memory, provenance, records
+from tfamp.training.plain_books import learning_rate
 
 Optimizers = Mapping[str, keras.optimizers.Optimizer]
 
@@ -134,7 +135,7 @@ def _learning_rate(inner: keras.optimizers.Optimizer) -> float | None:
         getattr(inner, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
     )
     # A float32 on the device: 0.001 is 0.0010000000474974513 there.
-    return None if is_schedule else float(f"{float(inner.learning_rate):.7g}")
+    return None if is_schedule else float(f"{learning_rate(inner):.7g}")
 
 
 def _trainable_parameters(model: keras.Model | None) -> int | None:

@@ -67,6 +67,8 @@ def train(
 
     def save_model() -> None:
         if saving is not None and result:
+            if stop.is_urgent:
+                saving.leave_model_out()
             _save_model(saving, directory, result, say)
 
     with contextlib.ExitStack() as stack:
