@@ -122,5 +122,6 @@ def test_the_model_is_found_by_its_weights():
     other = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(name="other")])
     for each in (model, other):
         each.layers[0].moving_mean.assign(np.full(3, np.nan))
-    found = watch._layers_with_broken_averages(model.trainable_variables)
-    assert found == (model.get_layer("norm").path,)
+    (found,) = watch.models_of_callers(model.trainable_variables)
+    assert found() is model
+    assert watch._layers_with_broken_averages([model, None]) == (model.get_layer("norm").path,)

@@ -258,6 +258,7 @@ def test_markdown_is_escaped(text, escaped):
 
 def test_an_earlier_reports_pictures_are_removed(tmp_path):
     write_run(tmp_path, policy="float32")
+    written(tmp_path)
     stale = tmp_path / "report" / "pictures" / "group9" / "memory.png"
     mine = stale.with_name("mine.png")
     stale.parent.mkdir(parents=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -196,6 +196,8 @@ class ScaleMachine:
         self.keeps_averages = False
         # The paths of the trained variables, for whoever is told of a collapse.
         self.weights: tuple[str, ...] = ()
+        # Weak references to the models they are of, once a step was taken.
+        self.models: list[Any] = []
         # Keras's names and order for the first two. A checkpoint knows the variables by position:
         # what joined later is in `late`, which the optimizer takes up behind all others.
         self.growth_counter = saved("step_counter")

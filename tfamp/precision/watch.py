@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import gc
 import sys
 import threading
 import weakref
@@ -60,9 +59,7 @@ class _Watched:
         # No callback sees these, so they are told whoever tells the rest.
         if not self.has_looked_at_averages and not self.machine.keeps_averages:
             self.has_looked_at_averages = True
-            optimizer = self.optimizer()
-            trained = optimizer._trainable_variables if optimizer is not None else []
-            layers = _layers_with_broken_averages(trained)
+            layers = _layers_with_broken_averages([model() for model in self.machine.models])
             if layers:
                 _print(collapse.broken_averages(layers))
 
@@ -134,24 +131,35 @@ def _print(text: str) -> None:
     print(f"\ntfamp: {text}", file=sys.stderr, flush=True)
 
 
-def _layers_with_broken_averages(trained: Sequence[keras.Variable]) -> tuple[str, ...]:
-    """Paths of the layers whose float state is no longer finite, in models of these weights.
+def models_of_callers(trained: Sequence[keras.Variable]) -> list[weakref.ref[keras.Model]]:
+    """The models of these weights that the callers hold: `self` of a train_step, a loop's `model`.
 
-    An optimizer does not know its model. This looks for it among all objects, which takes tenths of
-    a second and is done once, after a step that was lost.
+    An optimizer does not know its model. Asking the garbage collector for all objects would find
+    it, and can break another thread's work: it shows tuples that are still being made.
     """
     known = {id(variable) for variable in trained}
+    found: dict[int, weakref.ref[keras.Model]] = {}
+    frame = sys._getframe(1)
+    while frame is not None:
+        for value in [*frame.f_locals.values(), *frame.f_globals.values()]:
+            if issubclass(type(value), keras.Model) and id(value) not in found:
+                # A model that is half built has no variables yet.
+                with contextlib.suppress(Exception):
+                    if any(id(variable) in known for variable in value.trainable_variables):
+                        found[id(value)] = weakref.ref(value)
+        frame = frame.f_back
+    return list(found.values())
+
+
+def _layers_with_broken_averages(models: Sequence[keras.Model | None]) -> tuple[str, ...]:
+    """Paths of the layers whose float state is no longer finite."""
     broken: dict[str, None] = {}
-    for candidate in gc.get_objects():
-        if not issubclass(type(candidate), keras.Model):
+    for model in models:
+        if model is None:
             continue
-        # A model that is half built or half gone.
-        with contextlib.suppress(Exception):
-            if not any(id(variable) in known for variable in candidate.trainable_variables):
-                continue
-            for layer in candidate._flatten_layers(include_self=False):
-                if any(_is_broken(variable) for variable in layer._non_trainable_variables):
-                    broken[layer.path or layer.name] = None
+        for layer in model._flatten_layers(include_self=False):
+            if any(_is_broken(variable) for variable in layer._non_trainable_variables):
+                broken[layer.path or layer.name] = None
     return tuple(broken)
 
 
