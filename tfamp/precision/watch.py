@@ -15,9 +15,11 @@ import sys
 import threading
 import weakref
 from collections.abc import Sequence
+from types import FrameType
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfamp.precision import collapse
 from tfamp.precision.scale_machine import ScaleMachine
@@ -131,6 +133,7 @@ def _print(text: str) -> None:
     print(f"\ntfamp: {text}", file=sys.stderr, flush=True)
 
 
+@tf.autograph.experimental.do_not_convert
 def models_of_callers(trained: Sequence[keras.Variable]) -> list[weakref.ref[keras.Model]]:
     """The models of these weights that the callers hold: `self` of a train_step, a loop's `model`.
 
@@ -139,7 +142,7 @@ def models_of_callers(trained: Sequence[keras.Variable]) -> list[weakref.ref[ker
     """
     known = {id(variable) for variable in trained}
     found: dict[int, weakref.ref[keras.Model]] = {}
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         for value in [*frame.f_locals.values(), *frame.f_globals.values()]:
             if issubclass(type(value), keras.Model) and id(value) not in found:
