@@ -114,7 +114,7 @@ def test_the_command_says_it_while_it_happens_and_exits_with_1(loop, tmp_path, c
 def test_a_healthy_run_reads_no_weight(train, monkeypatch, tmp_path):
     from tfamp.training import non_finite
 
-    monkeypatch.setattr(non_finite, "_is_finite", pytest.fail)
+    monkeypatch.setattr(non_finite, "is_finite", pytest.fail)
     done = train(steps_per_epoch=2, logdir=str(tmp_path), run_name="healthy")
     assert done.result["non_finite"] is None
     assert np.isfinite(done.losses).all()

@@ -176,7 +176,6 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         self._loss = self.add_variable((), "zeros", "float32", name="last_loss")
         self._grad_norm = self.add_variable((), "zeros", "float32", name="grad_norm")
         self._unread = {}
-        self._has_looked_for_models = False
         # Not among `variables`: a record of this process, no state to be saved.
         self._history = StepHistory(history)
 
@@ -260,8 +259,7 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
                 "the loss from these variables, inside the tape's `with`."
             )
         variables = list(trainable_variables or self._trainable_variables)
-        if self._scales and not self._has_looked_for_models:
-            self._has_looked_for_models = True
+        if self._scales and self._machine.models is None:
             self._machine.models = watch.models_of_callers(variables)
         grads = [gradients_lib.densified(g) for g in grads]
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync

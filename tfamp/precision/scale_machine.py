@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -196,8 +197,8 @@ class ScaleMachine:
         self.keeps_averages = False
         # The paths of the trained variables, for whoever is told of a collapse.
         self.weights: tuple[str, ...] = ()
-        # Weak references to the models they are of, once a step was taken.
-        self.models: list[Any] = []
+        # Weak references to the models they are of; None until the first step looks for them.
+        self.models: list[weakref.ref[keras.Model]] | None = None
         # Keras's names and order for the first two. A checkpoint knows the variables by position:
         # what joined later is in `late`, which the optimizer takes up behind all others.
         self.growth_counter = saved("step_counter")

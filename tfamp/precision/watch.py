@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from types import FrameType
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfamp.precision import collapse
@@ -61,7 +60,7 @@ class _Watched:
         # No callback sees these, so they are told whoever tells the rest.
         if not self.has_looked_at_averages and not self.machine.keeps_averages:
             self.has_looked_at_averages = True
-            layers = _layers_with_broken_averages([model() for model in self.machine.models])
+            layers = _layers_with_broken_averages([model() for model in self.machine.models or ()])
             if layers:
                 _print(collapse.broken_averages(layers))
 
@@ -161,12 +160,12 @@ def _layers_with_broken_averages(models: Sequence[keras.Model | None]) -> tuple[
         if model is None:
             continue
         for layer in model._flatten_layers(include_self=False):
-            if any(_is_broken(variable) for variable in layer._non_trainable_variables):
+            if not all(is_finite(variable) for variable in layer._non_trainable_variables):
                 broken[layer.path or layer.name] = None
     return tuple(broken)
 
 
-def _is_broken(variable: keras.Variable) -> bool:
-    if "float" not in str(variable.dtype):
-        return False
-    return not np.all(np.isfinite(np.asarray(variable.value.numpy(), "float32")))
+def is_finite(variable: keras.Variable) -> bool:
+    """Whether a variable holds neither NaN nor infinity; waits for the device."""
+    value = tf.convert_to_tensor(variable.value)
+    return not value.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(value)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from tfamp.reporting import cells, document, plots, scale_tables, tables
 from tfamp.reporting.comparison import Comparisons
 from tfamp.reporting.plots import Picture
 from tfamp.reporting.tables import Table
+from tfamp.run.directory import written_whole
 from tfamp.run.errors import InputError
 
 PICTURES = "pictures"
@@ -244,7 +244,6 @@ def _remove_pictures(folder: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".tmp")
-    # A folder's name need not be UTF-8; Python then holds what no encoder takes.
-    partial.write_bytes(text.encode("utf-8", "replace"))
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        # A folder's name need not be UTF-8; Python then holds what no encoder takes.
+        partial.write_bytes(text.encode("utf-8", "replace"))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 
 from tfamp.precision.collapse import LossScaleCollapse
+from tfamp.precision.watch import is_finite
 from tfamp.run import records
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class NonFiniteWatch:
         """The path of a weight that is not finite, the first time; reads the device."""
         if self.weight is not None:
             return None
-        self.weight = next((w.path for w in model.weights if not _is_finite(w)), None)
+        self.weight = next((w.path for w in model.weights if not is_finite(w)), None)
         if self.weight is not None and self.first_step is None:
             self.first_step, self.what = step, "weight"
         return self.weight
@@ -218,8 +218,3 @@ def _applied_non_finite_norm(row: Mapping[str, Any]) -> float | None:
 
 def _named(value: float) -> str:
     return "NaN" if math.isnan(value) else "infinite"
-
-
-def _is_finite(weight: keras.Variable) -> bool:
-    value = tf.convert_to_tensor(weight.value)
-    return not value.dtype.is_floating or bool(tf.reduce_all(tf.math.is_finite(value)))
