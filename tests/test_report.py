@@ -10,7 +10,7 @@ import pytest
 
 from tests.reporting.made_runs import write_run, write_sweep
 from tfamp import report
-from tfamp.reporting import plots
+from tfamp.reporting.figures import plots
 
 FILES = {"report.html", "report.json", "report.md"}
 

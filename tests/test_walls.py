@@ -12,6 +12,7 @@ FLOORS = {
     "tfamp.run": 0,
     "tfamp.precision": 1,
     "tfamp.reporting": 1,
+    "tfamp.telemetry": 2,
     "tfamp.data": 2,
     "tfamp.models": 2,
     "tfamp.training": 3,
@@ -23,6 +24,8 @@ FLOORS = {
 # Rooms of one floor do not know each other.
 APART = [
     ("tfamp.data", "tfamp.models"),
+    ("tfamp.data", "tfamp.telemetry"),
+    ("tfamp.models", "tfamp.telemetry"),
     ("tfamp.training", "tfamp.sweeping"),
     ("tfamp.reporting", "tfamp.precision"),
 ]

@@ -17,8 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "LossScaleCollapse": "tfamp.precision.collapse",
     "LossScaleOptimizer": "tfamp.precision.loss_scale",
-    "PrecisionTelemetry": "tfamp.training.telemetry",
-    "telemetry": "tfamp.training.hand_written",
+    "PrecisionTelemetry": "tfamp.telemetry.callback",
     "kept_moving_averages": "tfamp.precision.moving_averages",
 }
 
@@ -33,6 +32,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "telemetry":
+        return importlib.import_module("tfamp.telemetry")  # A room that can be called.
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'tfamp' has no attribute {name!r}")

@@ -45,7 +45,8 @@ def write(logdir: Path, baseline: str, out: Path | None = None) -> int:
     Raises:
         InputError: There is nothing to report on, or it cannot be written.
     """
-    from tfamp.reporting import comparison, document, page, runs
+    from tfamp.reporting import comparison, document, runs
+    from tfamp.reporting.pages import page
 
     out = out or logdir / "report"
     if not logdir.is_dir():

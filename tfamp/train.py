@@ -37,9 +37,9 @@ def main(argv: list[str]) -> int:
         quiet.import_tensorflow(float16="float16" in config.policy)
 
         from tfamp.precision.collapse import LossScaleCollapse
+        from tfamp.telemetry.non_finite import NonFiniteRun
         from tfamp.training import trainer
         from tfamp.training.interrupt import RunInterrupted
-        from tfamp.training.non_finite import NonFiniteRun
     except KeyboardInterrupt:
         print("\nInterrupted while TensorFlow was loaded: nothing was run.", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -108,7 +108,8 @@ def summary(ratios: list[float]) -> dict:
 def main() -> None:
     quiet.import_tensorflow(float16=True)
     from tfamp.precision.policy import global_policy
-    from tfamp.run import memory, provenance
+    from tfamp.run import provenance
+    from tfamp.telemetry import memory
 
     values = flags.FLAGS
     names = [(loop, whose) for loop in ("fit", "custom") for whose in ("keras", "tfamp")]

@@ -76,12 +76,12 @@ def ours(turns: Turns, policy: str, loop: str, batch_size: int) -> Callable[[], 
     """tfamp's own loop with everything that a default run has."""
     from tfamp.run.config import Config, resolve
     from tfamp.run.directory import RunDirectory
+    from tfamp.telemetry.callback import PrecisionTelemetry
+    from tfamp.telemetry.progress import ProgressBar
     from tfamp.training import trainer
     from tfamp.training.callbacks import DeviceCallbackList
     from tfamp.training.custom import CustomLoop
     from tfamp.training.interrupt import StopOnSignal
-    from tfamp.training.progress import ProgressBar
-    from tfamp.training.telemetry import PrecisionTelemetry
 
     config = resolve(Config(policy=policy, loop=loop, batch_size=batch_size, epochs=ENDLESS // 100))
     run = trainer.build(config)
@@ -141,7 +141,8 @@ def main() -> None:
         if policy not in config_lib.POLICIES:
             raise unknown_name("policy", policy, config_lib.POLICIES, "--policies")
     quiet.import_tensorflow()
-    from tfamp.run import memory, provenance
+    from tfamp.run import provenance
+    from tfamp.telemetry import memory
 
     report = {
         "command": " ".join(["python", *sys.argv]),

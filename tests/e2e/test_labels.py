@@ -7,9 +7,10 @@ from short_runs import ODD, TINY
 
 from tests.conftest import POLICIES
 from tfamp.precision import computes
-from tfamp.run import memory, records
+from tfamp.run import records
 from tfamp.run.config import Config, resolve
 from tfamp.run.errors import InputError
+from tfamp.telemetry import memory
 from tfamp.training import trainer
 
 

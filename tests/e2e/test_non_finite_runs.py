@@ -10,7 +10,7 @@ from short_runs import ODD
 from test_bad_input import SHORT, in_this_process
 
 from tfamp import train as command
-from tfamp.training.non_finite import NonFiniteRun
+from tfamp.telemetry.non_finite import NonFiniteRun
 
 LOOPS = ("fit", "custom")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -112,7 +112,7 @@ def test_the_command_says_it_while_it_happens_and_exits_with_1(loop, tmp_path, c
 
 
 def test_a_healthy_run_reads_no_weight(train, monkeypatch, tmp_path):
-    from tfamp.training import non_finite
+    from tfamp.telemetry import non_finite
 
     monkeypatch.setattr(non_finite, "is_finite", pytest.fail)
     done = train(steps_per_epoch=2, logdir=str(tmp_path), run_name="healthy")

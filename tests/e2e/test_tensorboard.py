@@ -13,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util import tensor_util
 from tensorboard_server import serve, session_groups, wait_until_loaded
 
-from tfamp.run import dashboard, records
+from tfamp.run import records
 from tfamp.run.config import Config, resolve
 from tfamp.run.directory import RunDirectory
+from tfamp.telemetry import tensorboard as dashboard
 
 LOOPS = ("fit", "custom")
 

@@ -15,7 +15,9 @@ from made_runs import rewrite, write_run, write_sweep
 from matplotlib.image import imread
 
 from tfamp import report
-from tfamp.reporting import cells, comparison, document, page, plots, runs, scale_tables
+from tfamp.reporting import cells, comparison, document, runs
+from tfamp.reporting.figures import plots
+from tfamp.reporting.pages import page, scale_tables
 
 JUDGED = ("step_speedup", "memory_ratio", "accuracy_difference")
 HOSTILE = "<img src=x onerror=alert(1)>|a|`$b$` [c](http://evil.example) *d*"

@@ -11,7 +11,8 @@ import pytest
 from made_runs import LOG_EVERY, STEPS_PER_EPOCH, rewrite, write_run
 from matplotlib.image import imread
 
-from tfamp.reporting import comparison, curves, plot_style, plots, runs, scale_plot, series
+from tfamp.reporting import comparison, runs
+from tfamp.reporting.figures import curves, plot_style, plots, scale_plot, series
 from tfamp.run import records
 
 

@@ -6,7 +6,8 @@ import math
 import pytest
 from made_runs import rewrite, write_run
 
-from tfamp.reporting import comparison, document, runs, scale_story, scale_tables
+from tfamp.reporting import comparison, document, runs, scale_story
+from tfamp.reporting.pages import scale_tables
 
 
 def read(folder):

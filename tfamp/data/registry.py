@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tfamp.data import augment as augmentation
 from tfamp.data import embedded, pipeline, synthetic
-from tfamp.run import dataset_name, errors, memory
+from tfamp.run import dataset_name, errors
 
 NAMES = (embedded.NAME, synthetic.NAME)
 
@@ -209,7 +210,7 @@ def _check_at_least(flag: str, value: int | None, minimum: int) -> None:
 def _check_batch_fits(batch_size: int, image_size: int | None) -> None:
     # Otherwise the allocation fails only after minutes, or takes the machine down.
     needed = 4 * batch_size * (image_size or 0) ** 2
-    there = memory.host_total_bytes()
+    there = _host_bytes()
     if needed > there:
         raise errors.InputError(
             f"--image_size={image_size}: a batch of {batch_size} float32 images of that size takes "
@@ -224,3 +225,8 @@ def _refuse_synthetic_only(name: str, flag: str, value: int | None) -> None:
             f"{flag}={value} does not go with --dataset={name}, which has its own. {flag} is for "
             f"--dataset={synthetic.NAME}. Leave {flag} out, or set --dataset={synthetic.NAME}."
         )
+
+
+def _host_bytes() -> int:
+    """The memory that this machine has, used or not."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -10,7 +10,8 @@ import keras
 
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
-from tfamp.run import memory, provenance, records
+from tfamp.run import provenance, records
+from tfamp.telemetry import memory
 from tfamp.training import own_step
 from tfamp.training.build import Run
 from tfamp.training.profile import how_to_look

@@ -13,21 +13,22 @@ from tfamp.models import user_files
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.moving_averages import kept_moving_averages
-from tfamp.run import memory, provenance, records
+from tfamp.run import provenance, records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import ExitCalled, InputError
+from tfamp.telemetry import memory
+from tfamp.telemetry.callback import PrecisionTelemetry
+from tfamp.telemetry.non_finite import NonFiniteRun, StopOnNonFinite
+from tfamp.telemetry.progress import ProgressBar
 from tfamp.training import description
 from tfamp.training import saving as saving_lib
 from tfamp.training.build import Run, build
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 from tfamp.training.interrupt import RunInterrupted, StopOnSignal
-from tfamp.training.non_finite import NonFiniteRun, StopOnNonFinite
 from tfamp.training.profile import ProfileSteps
-from tfamp.training.progress import ProgressBar
 from tfamp.training.saving import Saving
-from tfamp.training.telemetry import PrecisionTelemetry
 
 
 def train(

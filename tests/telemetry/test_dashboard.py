@@ -8,7 +8,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
-from tfamp.run import dashboard, records
+from tfamp.run import records
+from tfamp.telemetry import tensorboard as dashboard
 
 
 def read(folder):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from tfamp.run import memory
+from tfamp.telemetry import memory
 
 MIB = 2**20
 

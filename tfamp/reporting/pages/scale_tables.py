@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tfamp.reporting import cells
-from tfamp.reporting.tables import Cell, Json, Table, words
+from tfamp.reporting.pages.tables import Cell, Json, Table, words
 
 
 def scales(group: Json) -> Table | None:

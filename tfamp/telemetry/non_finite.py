@@ -14,7 +14,7 @@ from tfamp.precision.watch import is_finite
 from tfamp.run import records
 
 if TYPE_CHECKING:
-    from tfamp.training.telemetry import PrecisionTelemetry
+    from tfamp.telemetry.callback import PrecisionTelemetry
 
 _COMPARE = "Unless this is float32, the same run in float32 tells whether precision is the cause."
 _LOOK_FIRST = (

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
-from tfamp.run import memory, provenance, records
-from tfamp.training.plain_books import learning_rate
+from tfamp.run import provenance, records
+from tfamp.telemetry import memory
+from tfamp.telemetry.plain_books import learning_rate
 
 Optimizers = Mapping[str, keras.optimizers.Optimizer]
 

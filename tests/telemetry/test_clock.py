@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfamp.run.clock import StepClock, Window
+from tfamp.telemetry.clock import StepClock, Window
 
 
 class FakeTime:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import keras
 
 from tfamp.run import records
-from tfamp.training.telemetry import PrecisionTelemetry
+from tfamp.telemetry.callback import PrecisionTelemetry
 
 # Redrawing more often than this costs time and cannot be read.
 _SECONDS_BETWEEN = 0.1

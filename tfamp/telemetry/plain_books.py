@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import records
-from tfamp.training.books import Books, HistoryBooks, Totals, plus
+from tfamp.telemetry.books import Books, HistoryBooks, Totals, plus
 
 
 class PlainBooks:

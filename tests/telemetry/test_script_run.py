@@ -14,8 +14,8 @@ from plain_scripts import INPUTS, TARGETS, Left, compiled, fit, scaled, tiny_mod
 import tfamp
 from tfamp import report
 from tfamp.run import records
-from tfamp.training import script_config
-from tfamp.training.named_optimizers import named_optimizers
+from tfamp.telemetry import script_config
+from tfamp.telemetry.named_optimizers import named_optimizers
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,8 +15,8 @@ import keras
 
 from tfamp.precision import policy as policy_lib
 from tfamp.run import provenance, records
-from tfamp.training import script_config
-from tfamp.training.recorder import Recorder
+from tfamp.telemetry import script_config
+from tfamp.telemetry.recorder import Recorder
 
 # The runs of this process, by folder: one of them may go on. Those that have not ended are told
 # of the process's end, because Keras calls no callback when `fit` is left by an exception.

@@ -7,8 +7,8 @@ from plain_scripts import TARGETS, Left, compiled, fit
 
 import tfamp
 from tfamp.run import records
-from tfamp.training.books import Totals
-from tfamp.training.plain_books import KerasScaleBooks, _skips
+from tfamp.telemetry.books import Totals
+from tfamp.telemetry.plain_books import KerasScaleBooks, _skips
 
 
 def test_the_wrapper_that_compile_makes_is_read_at_marks(tmp_path):

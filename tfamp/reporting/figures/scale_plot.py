@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group, Variant
-from tfamp.reporting.plot_style import Picture, Style
+from tfamp.reporting.figures import plot_style
+from tfamp.reporting.figures.plot_style import Picture, Style
 from tfamp.reporting.runs import Run
 from tfamp.reporting.scale_story import skipped_steps
 from tfamp.run import records

@@ -8,13 +8,14 @@ from typing import Any
 
 import keras
 
-from tfamp.run import memory, records
-from tfamp.run.clock import StepClock
+from tfamp.run import records
 from tfamp.run.directory import RunDirectory
-from tfamp.training.books import Books, Totals
-from tfamp.training.non_finite import NonFiniteWatch
-from tfamp.training.plain_books import books_of
-from tfamp.training.row_files import RowFiles
+from tfamp.telemetry import memory
+from tfamp.telemetry.books import Books, Totals
+from tfamp.telemetry.clock import StepClock
+from tfamp.telemetry.non_finite import NonFiniteWatch
+from tfamp.telemetry.plain_books import books_of
+from tfamp.telemetry.row_files import RowFiles
 
 
 class Recorder:

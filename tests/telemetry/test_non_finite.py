@@ -9,7 +9,7 @@ import pytest
 import tfamp
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
-from tfamp.training.non_finite import NonFiniteWatch
+from tfamp.telemetry.non_finite import NonFiniteWatch
 
 NAN, INF = math.nan, math.inf
 

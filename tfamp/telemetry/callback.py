@@ -14,11 +14,11 @@ import numpy as np
 from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run import records
 from tfamp.run.directory import ARGUMENTS, FLAGS, RunDirectory
-from tfamp.training.named_optimizers import named_optimizers
-from tfamp.training.non_finite import NonFiniteWatch
-from tfamp.training.recorder import Recorder
-from tfamp.training.reported import ReportedMeans, epoch_figures
-from tfamp.training.script_run import ScriptRun
+from tfamp.telemetry.named_optimizers import named_optimizers
+from tfamp.telemetry.non_finite import NonFiniteWatch
+from tfamp.telemetry.recorder import Recorder
+from tfamp.telemetry.reported import ReportedMeans, epoch_figures
+from tfamp.telemetry.script_run import ScriptRun
 
 
 class PrecisionTelemetry(keras.callbacks.Callback):

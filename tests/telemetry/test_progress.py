@@ -13,7 +13,7 @@ import types
 import pytest
 
 from tfamp.run import records
-from tfamp.training import progress
+from tfamp.telemetry import progress
 
 ROW = {
     records.TRAIN_LOSS: 1.20551,

@@ -14,9 +14,9 @@ import numpy as np
 from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run import records
 from tfamp.run.directory import ARGUMENTS, RunDirectory
-from tfamp.training.named_optimizers import named_optimizers
-from tfamp.training.recorder import Recorder
-from tfamp.training.script_run import ScriptRun
+from tfamp.telemetry.named_optimizers import named_optimizers
+from tfamp.telemetry.recorder import Recorder
+from tfamp.telemetry.script_run import ScriptRun
 
 _VALIDATION = ("validation_", "val_")
 

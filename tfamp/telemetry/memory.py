@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 
@@ -51,8 +50,3 @@ def grow_gpu_memory() -> None:
     """Lets TensorFlow take GPU memory as it needs it, so that peaks mean something."""
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
-
-
-def host_total_bytes() -> int:
-    """The memory that this machine has, used or not."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

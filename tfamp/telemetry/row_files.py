@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tfamp.run import dashboard, records
+from tfamp.run import records
 from tfamp.run.directory import RunDirectory
+from tfamp.telemetry import tensorboard as dashboard
 
 
 class RowFiles:

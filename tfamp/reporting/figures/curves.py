@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group, Variant
-from tfamp.reporting.plot_style import Picture, Style
-from tfamp.reporting.series import (
+from tfamp.reporting.figures import plot_style
+from tfamp.reporting.figures.plot_style import Picture, Style
+from tfamp.reporting.figures.series import (
     Break,
     Curve,
     Place,

@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tfamp.reporting import plot_style
 from tfamp.reporting.comparison import Group, Variant
-from tfamp.reporting.curves import curves
-from tfamp.reporting.plot_style import Picture, Style
-from tfamp.reporting.scale_plot import loss_scale
+from tfamp.reporting.figures import plot_style
+from tfamp.reporting.figures.curves import curves
+from tfamp.reporting.figures.plot_style import Picture, Style
+from tfamp.reporting.figures.scale_plot import loss_scale
 from tfamp.run import records
 
 __all__ = ["FILES", "Picture", "draw"]

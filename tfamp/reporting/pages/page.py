@@ -12,10 +12,12 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from tfamp.reporting import cells, document, plots, scale_tables, tables
+from tfamp.reporting import cells, document
 from tfamp.reporting.comparison import Comparisons
-from tfamp.reporting.plots import Picture
-from tfamp.reporting.tables import Table
+from tfamp.reporting.figures import plots
+from tfamp.reporting.figures.plots import Picture
+from tfamp.reporting.pages import scale_tables, tables
+from tfamp.reporting.pages.tables import Table
 from tfamp.run.directory import written_whole
 from tfamp.run.errors import InputError
 
@@ -114,7 +116,7 @@ def render(
     """
     is_html = template.endswith(".html.jinja")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tfamp.reporting"),
+        loader=jinja2.PackageLoader("tfamp.reporting.pages"),
         autoescape=is_html,
         finalize=_html if is_html else _markdown,
         undefined=jinja2.StrictUndefined,
