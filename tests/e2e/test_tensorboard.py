@@ -87,7 +87,9 @@ def rows_by_tag(run, with_own=True):
             if "/" in name and not (row["kind"] == "epoch" and name.startswith("train/")):
                 series[name].append((row["step"], value))
     if with_own:
-        series[dashboard.LOG2_SCALE] = [(n, math.log2(scale)) for n, scale in series[records.SCALE]]
+        series[records.SCALE.log2_tag] = [
+            (n, math.log2(scale)) for n, scale in series[records.SCALE]
+        ]
         series[dashboard.HPARAMS_ACCURACY] = series[records.VALIDATION_ACCURACY]
     return series
 

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -124,13 +125,27 @@ def test_a_value_that_json_cannot_hold_leaves_no_half_line(path):
 
 
 def test_names_are_group_and_name():
-    names = [
-        value
-        for key, value in vars(records).items()
-        if key.isupper() and not key.startswith("_") and isinstance(value, str)
-    ]
-    assert len(names) == len(set(names)) == 19
-    assert all(name.count("/") == 1 for name in names)
+    assert len(records.FIGURES) == len(set(records.FIGURES)) == 19
+    assert all(figure.count("/") == 1 for figure in records.FIGURES)
+    columns = [figure.column for figure in records.FIGURES if figure.column]
+    assert len(columns) == len(set(columns)) == len(records.figures_of_history())
+
+
+def test_a_figure_is_its_name_wherever_a_name_belongs(path):
+    write(path, ("step", 1, 0, {records.SCALE: 8.0}))
+    (row,) = records.read_rows(path)
+    assert row[records.SCALE] == row["scale/value"] == 8.0
+    assert records.of_optimizer(records.SCALE, "generator") == "scale/value/generator"
+
+
+def test_the_table_in_contributing_is_the_declaration():
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("| name | unit | in rows | what |")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.split("\n")[2:]]
+    declared = [[f"`{f}`", f.unit, f.rows, f.what] for f in records.FIGURES]
+    assert rows[:-1] == declared
+    # What a model reports besides has names of its own.
+    assert rows[-1][0] == "`train/NAME`, `validation/NAME`"
 
 
 def test_a_reader_needs_no_tensorflow():

@@ -8,21 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision.scale_machine import device_variable
+from tfamp.run import records
 
-# What a step leaves behind, each a float32. Counters are exact up to 2^24.
-FIELDS = (
-    "loss",
-    "learning_rate",
-    "scale",
-    "growth_counter",
-    "skipped_total",
-    "skipped_in_a_row",
-    "skipped_non_finite_loss",
-    "grad_norm",
-    "grad_zero_fraction",
-    "grad_non_finite_fraction",
-    "is_update",
-)
+
+def fields() -> tuple[str, ...]:
+    """What a step leaves behind, each a float32. Counters are exact up to 2^24."""
+    return (*records.figures_of_history(), "is_update")
 
 
 class StepHistory:
@@ -37,16 +28,17 @@ class StepHistory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.rows = device_variable("history", np.zeros((size, len(FIELDS))))
+        self.fields = fields()
+        self.rows = device_variable("history", np.zeros((size, len(self.fields))))
         self.count = device_variable("history_count", 0, "int64")
 
     def write(self, values: Mapping[str, tf.Tensor]) -> None:
         """Appends one step, in a graph or eagerly.
 
         Args:
-            values: A scalar for each name of `FIELDS`; NaN where there is none.
+            values: A scalar for each name of `fields()`; NaN where there is none.
         """
-        row = tf.stack([tf.cast(values[name], tf.float32) for name in FIELDS])
+        row = tf.stack([tf.cast(values[name], tf.float32) for name in self.fields])
         position = tf.cast(self.count.value % self.size, tf.int32)
         here = tf.equal(tf.range(self.size), position)[:, tf.newaxis]
         self.rows.assign(tf.where(here, row, self.rows.value))
@@ -66,10 +58,10 @@ class StepHistory:
 
         Returns:
             count: Steps written in all.
-            columns: For each name of `FIELDS` a float32 array, oldest first; at most `size` long.
+            columns: For each name of `fields()` a float32 array, oldest first; at most `size` long.
         """
         count = int(self.count.value.numpy())
         kept = min(count - since, self.size)
         positions = np.arange(count - kept, count) % self.size
         rows = self.rows.value.numpy()[positions]
-        return count, {name: rows[:, i] for i, name in enumerate(FIELDS)}
+        return count, {name: rows[:, i] for i, name in enumerate(self.fields)}

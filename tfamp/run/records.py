@@ -1,4 +1,4 @@
-"""The rows a loop writes and a report reads: names, JSON form, one writer, one reader.
+"""The rows a loop writes and a report reads: their figures, JSON form, one writer, one reader.
 
 Needs no TensorFlow. A figure that was not measured is absent, never zero. JSON has no NaN and
 no infinity, so a non-finite figure is written as the string "NaN", "Infinity" or "-Infinity"
@@ -11,29 +11,204 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 
-TRAIN_LOSS = "train/loss"
-TRAIN_ACCURACY = "train/accuracy"
-VALIDATION_LOSS = "validation/loss"
-VALIDATION_ACCURACY = "validation/accuracy"
-LEARNING_RATE = "optimizer/learning_rate"
-SCALE = "scale/value"
-GROWTH_COUNTER = "scale/growth_counter"
-SKIPPED_TOTAL = "scale/skipped_total"
-SKIPPED_IN_A_ROW = "scale/skipped_in_a_row"
-SKIPPED_NON_FINITE_LOSS = "scale/skipped_non_finite_loss"
-GRADIENT_NORM = "grad/global_norm"
-GRADIENT_ZEROS = "grad/zero_fraction"
-GRADIENT_NON_FINITE = "grad/non_finite_fraction"
-STEP_TIME = "time/step_ms"
-EPOCH_TIME = "time/epoch_sec"
-THROUGHPUT = "throughput/examples_per_sec"
-DEVICE_PEAK = "memory/device_peak_bytes"
-DEVICE_CURRENT = "memory/device_current_bytes"
-HOST_PEAK = "memory/host_peak_rss_bytes"
+Kind = Literal["number", "count", "total"]
+Measured = Literal["always", "losses", "updates", "counted", "scaling"]
+
+
+class Figure(str):
+    """A figure of the rows: a string, its name, that knows what else there is to know of it.
+
+    A new one is declared below, measured where it arises, and used where a report shows it. Rows,
+    an optimizer's history, TensorBoard and the table in CONTRIBUTING.md follow the declaration.
+
+    Attributes:
+        rows: The rows that have it: `"step"`, `"epoch"` or both, and which of them.
+        what: What it is.
+        unit: What it is counted in; empty for a plain number.
+        column: The column of an optimizer's history that it comes from, which has an entry for
+            every step; empty where the host measures it.
+        kind: `"number"`; or `"count"`, a whole one; or `"total"`, a count that goes on over all
+            phases of a run, and that the optimizer has under the column's name too.
+        measured: Which entries of the history have it: all (`"always"`), those of steps whose
+            loss was seen (`"losses"`), updates (`"updates"`), those that are not NaN
+            (`"counted"`), or all of an optimizer that scales (`"scaling"`).
+        chart: TensorBoard's heading and chart that draw it, in the order of the declarations.
+        log2_tag: A tag with its logarithm to base 2, which TensorBoard draws in its place: its
+            custom scalars have no logarithmic axis, on which halvings and doublings are steps of
+            one height.
+    """
+
+    rows: str
+    what: str
+    unit: str
+    column: str
+    kind: Kind
+    measured: Measured
+    chart: tuple[str, str] | None
+    log2_tag: str
+
+    def __new__(
+        cls,
+        name: str,
+        rows: str,
+        what: str,
+        *,
+        unit: str = "",
+        column: str = "",
+        kind: Kind = "number",
+        measured: Measured = "always",
+        chart: tuple[str, str] | None = None,
+        log2_tag: str = "",
+    ) -> Figure:
+        """A string cannot be given attributes by `__init__`: it is made here."""
+        figure = super().__new__(cls, name)
+        figure.rows, figure.what, figure.unit = rows, what, unit
+        figure.column, figure.kind, figure.measured = column, kind, measured
+        figure.chart, figure.log2_tag = chart, log2_tag
+        return figure
+
+
+_LEARNED, _SCALED, _COST = "Did it learn", "What loss scaling did", "What it cost"
+_ACCURACY, _LOSS, _SKIPS = (_LEARNED, "Accuracy"), (_LEARNED, "Loss"), (_SCALED, "Skipped steps")
+
+VALIDATION_ACCURACY = Figure(
+    "validation/accuracy", "epoch that is validated", "of the validation set", chart=_ACCURACY
+)
+TRAIN_ACCURACY = Figure(
+    "train/accuracy",
+    "step at marks, epoch",
+    "mean since the last mark; the epoch's mean",
+    chart=_ACCURACY,
+)
+VALIDATION_LOSS = Figure(
+    "validation/loss", "epoch that is validated", "of the validation set", chart=_LOSS
+)
+TRAIN_LOSS = Figure(
+    "train/loss",
+    "step, epoch",
+    "unscaled; a step's own, an epoch's mean",
+    column="loss",
+    measured="losses",
+    chart=_LOSS,
+)
+LEARNING_RATE = Figure(
+    "optimizer/learning_rate", "step", "the one that the step used", column="learning_rate"
+)
+SCALE = Figure(
+    "scale/value",
+    "step",
+    "the scale that the step's loss was multiplied by",
+    column="scale",
+    measured="scaling",
+    chart=(_SCALED, "Loss scale, as a power of two (log2)"),
+    log2_tag="scale/log2",
+)
+GROWTH_COUNTER = Figure(
+    "scale/growth_counter",
+    "step",
+    "clean steps since the scale last moved, after the step",
+    unit="steps",
+    column="growth_counter",
+    kind="count",
+    measured="scaling",
+)
+SKIPPED_TOTAL = Figure(
+    "scale/skipped_total",
+    "step",
+    "skips of the run, after the step",
+    unit="steps",
+    column="skipped_total",
+    kind="total",
+    measured="scaling",
+    chart=_SKIPS,
+)
+SKIPPED_IN_A_ROW = Figure(
+    "scale/skipped_in_a_row",
+    "step",
+    "skips since the last applied update, after the step",
+    unit="steps",
+    column="skipped_in_a_row",
+    kind="count",
+    measured="scaling",
+)
+SKIPPED_NON_FINITE_LOSS = Figure(
+    "scale/skipped_non_finite_loss",
+    "step",
+    "those of `skipped_total` whose own loss was NaN or infinite, which leave the scale alone",
+    unit="steps",
+    column="skipped_non_finite_loss",
+    kind="total",
+    measured="scaling",
+    chart=_SKIPS,
+)
+GRADIENT_NORM = Figure(
+    "grad/global_norm",
+    "step that updates",
+    "unscaled, before clipping, of the whole gradient",
+    column="grad_norm",
+    measured="updates",
+    chart=(_SCALED, "Gradient norm, unscaled"),
+)
+GRADIENT_ZEROS = Figure(
+    "grad/zero_fraction",
+    "step that updates or skips, of a float16 run",
+    "share (0 to 1) of the gradient's entries, scaled as they are, that are exactly zero; of an "
+    "embedding the rows that were looked up, with accumulation all",
+    column="grad_zero_fraction",
+    measured="counted",
+    chart=(_SCALED, "Share of zero gradients"),
+)
+GRADIENT_NON_FINITE = Figure(
+    "grad/non_finite_fraction",
+    "step that updates or skips, of a float16 run",
+    "the same share of entries that are NaN or infinite",
+    column="grad_non_finite_fraction",
+    measured="counted",
+)
+STEP_TIME = Figure(
+    "time/step_ms",
+    "step at marks",
+    "mean since the last mark",
+    unit="ms",
+    chart=(_COST, "Step time (ms)"),
+)
+EPOCH_TIME = Figure(
+    "time/epoch_sec",
+    "epoch",
+    "training only; the first one includes tracing and compiling",
+    unit="s",
+)
+DEVICE_PEAK = Figure(
+    "memory/device_peak_bytes",
+    "epoch",
+    "`get_memory_info` of the training device, peak since the epoch began",
+    unit="bytes",
+    chart=(_COST, "Device memory peak (bytes)"),
+)
+DEVICE_CURRENT = Figure(
+    "memory/device_current_bytes", "epoch", "the same as its training ends", unit="bytes"
+)
+HOST_PEAK = Figure("memory/host_peak_rss_bytes", "epoch", "since the process began", unit="bytes")
+THROUGHPUT = Figure(
+    "throughput/examples_per_sec",
+    "step at marks",
+    "mean since the last mark",
+    unit="examples/s",
+    chart=(_COST, "Examples per second"),
+)
+
+FIGURES: tuple[Figure, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Figure)
+)
+
+
+def figures_of_history() -> dict[str, Figure]:
+    """The figures that an optimizer's history holds, by their columns there."""
+    return {figure.column: figure for figure in FIGURES if figure.column}
 
 
 def reported(room: str, metric: str) -> str:

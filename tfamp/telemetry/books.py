@@ -13,22 +13,6 @@ import tensorflow as tf
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import records
 
-_COLUMNS = {
-    "loss": records.TRAIN_LOSS,
-    "learning_rate": records.LEARNING_RATE,
-    "grad_norm": records.GRADIENT_NORM,
-}
-_GRADIENT_SHARES = {
-    "grad_zero_fraction": records.GRADIENT_ZEROS,
-    "grad_non_finite_fraction": records.GRADIENT_NON_FINITE,
-}
-_SCALE_COUNTERS = {
-    "growth_counter": records.GROWTH_COUNTER,
-    "skipped_total": records.SKIPPED_TOTAL,
-    "skipped_in_a_row": records.SKIPPED_IN_A_ROW,
-    "skipped_non_finite_loss": records.SKIPPED_NON_FINITE_LOSS,
-}
-
 
 @dataclasses.dataclass
 class Totals:
@@ -122,6 +106,12 @@ class HistoryBooks:
         self._attempted_before = optimizer.steps_attempted
         self._skipped_before = optimizer.skipped_total
         self._bad_losses_before = optimizer.skipped_non_finite_loss
+        self._shifts = {
+            "skipped_total": (earlier.skipped or 0) - self._skipped_before,
+            "skipped_non_finite_loss": (
+                (earlier.skipped_non_finite_loss or 0) - self._bad_losses_before
+            ),
+        }
         self._collapsed_at = earlier.collapsed_at
         self._scale_before = optimizer.scale
         self._step = step
@@ -194,24 +184,26 @@ class HistoryBooks:
         return steps
 
     def _row(self, entry: dict[str, np.float32]) -> dict[str, Any]:
-        row: dict[str, Any] = {name: float(entry[key]) for key, name in _COLUMNS.items()}
-        if not entry["is_update"]:
-            del row[records.GRADIENT_NORM]
-        if not self.notes_losses:
-            del row[records.TRAIN_LOSS]
-        # NaN where the optimizer does not count, or has only accumulated.
-        shares = {name: float(entry[key]) for key, name in _GRADIENT_SHARES.items()}
-        row |= {name: share for name, share in shares.items() if not math.isnan(share)}
+        row: dict[str, Any] = {}
+        for column, figure in records.figures_of_history().items():
+            if self._has(figure, entry):
+                value = float(entry[column])
+                row[figure] = value if figure.kind == "number" else int(value)
+                if figure.kind == "total":
+                    row[figure] += self._shifts[column]
         if self.optimizer.is_scaling:
-            scale = float(entry["scale"])
-            row[records.SCALE] = scale
-            self._lowest, self._highest = min(self._lowest, scale), max(self._highest, scale)
-            row |= {name: int(entry[key]) for key, name in _SCALE_COUNTERS.items()}
-            row[records.SKIPPED_TOTAL] += (self._earlier.skipped or 0) - self._skipped_before
-            row[records.SKIPPED_NON_FINITE_LOSS] += (
-                self._earlier.skipped_non_finite_loss or 0
-            ) - self._bad_losses_before
+            self._lowest = min(self._lowest, row[records.SCALE])
+            self._highest = max(self._highest, row[records.SCALE])
         return row
+
+    def _has(self, figure: records.Figure, entry: dict[str, np.float32]) -> bool:
+        return {
+            "always": True,
+            "losses": self.notes_losses,
+            "updates": bool(entry["is_update"]),
+            "counted": not math.isnan(entry[figure.column]),
+            "scaling": self.optimizer.is_scaling,
+        }[figure.measured]
 
     def totals(self) -> Totals:
         """What was done so far, earlier phases included; waits for the device."""

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 import keras
@@ -195,7 +195,7 @@ def _in_full(values: dict[str, Any]) -> str:
     return "  ".join(f"{n} {v:.9g}" if n in _WHOLE else f"{n} {v:.4f}" for n, v in figures)
 
 
-def _short(values: dict[str, Any], names: dict[str, str]) -> list[str]:
+def _short(values: dict[str, Any], names: Mapping[str, str]) -> list[str]:
     write: dict[str, Callable[[Any], str]] = {"scale": _power_of_two, "skipped": str}
     return [
         f"{short} {write.get(short, _number)(values[name])}"

@@ -28,10 +28,8 @@ _SCALARS = SummaryMetadata(
     plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
 )
 
-# Tags that only TensorBoard has. Its custom scalars have no logarithmic axis, on which halvings
-# and doublings are steps of one height; and the HParams tab reads the figures of the folder alone
-# that holds the session.
-LOG2_SCALE = "scale/log2"
+# A tag that only TensorBoard has: its HParams tab reads the figures of the folder alone that holds
+# the session.
 HPARAMS_ACCURACY = "hparams/validation_accuracy"
 
 # What the HParams tab compares runs by, and whether it is among the five columns that are shown
@@ -46,35 +44,6 @@ _HPARAMS = {
     "loop": False,
     "seed": False,
 }
-
-# Charts of the custom-scalars tab: title, and the tags in it as regular expressions; of several
-# optimizers each one's tag.
-_CHARTS = (
-    (
-        "Did it learn",
-        (
-            ("Accuracy", (records.VALIDATION_ACCURACY, records.TRAIN_ACCURACY)),
-            ("Loss", (records.VALIDATION_LOSS, records.TRAIN_LOSS)),
-        ),
-    ),
-    (
-        "What loss scaling did",
-        (
-            ("Loss scale, as a power of two (log2)", (LOG2_SCALE,)),
-            ("Skipped steps", (records.SKIPPED_TOTAL, records.SKIPPED_NON_FINITE_LOSS)),
-            ("Gradient norm, unscaled", (records.GRADIENT_NORM,)),
-            ("Share of zero gradients", (records.GRADIENT_ZEROS,)),
-        ),
-    ),
-    (
-        "What it cost",
-        (
-            ("Step time (ms)", (records.STEP_TIME,)),
-            ("Device memory peak (bytes)", (records.DEVICE_PEAK,)),
-            ("Examples per second", (records.THROUGHPUT,)),
-        ),
-    ),
-)
 
 
 class ScalarWriter:
@@ -135,13 +104,7 @@ class RunEvents:
 
     def write_step(self, step: int, row: Mapping[str, Any]) -> None:
         """Writes the figures of one step."""
-        # Of several optimizers each scale's name ends in the optimizer's.
-        logarithms = {
-            LOG2_SCALE + name.removeprefix(records.SCALE): math.log2(value)
-            for name, value in row.items()
-            if name.startswith(records.SCALE) and 0.0 < value < math.inf
-        }
-        self._train.write(step, {**row, **logarithms})
+        self._train.write(step, {**row, **_logarithms(row)})
 
     def write_epoch(self, step: int, row: Mapping[str, Any]) -> None:
         """Writes the figures of one epoch.
@@ -162,18 +125,33 @@ class RunEvents:
         self._validation.close()
 
 
+def _logarithms(row: Mapping[str, Any]) -> dict[str, float]:
+    # Of several optimizers each figure's name ends in the optimizer's.
+    return {
+        figure.log2_tag + name.removeprefix(figure): math.log2(value)
+        for figure in records.FIGURES
+        if figure.log2_tag
+        for name, value in row.items()
+        if name.startswith(figure) and 0.0 < value < math.inf
+    }
+
+
 def layout() -> Summary:
     """The custom-scalars layout: accuracy, loss scale, step time and memory on one page."""
+    headings: dict[str, dict[str, list[str]]] = {}
+    for figure in records.FIGURES:
+        if figure.chart:
+            heading, chart = figure.chart
+            tags = headings.setdefault(heading, {}).setdefault(chart, [])
+            # Of several optimizers each one's tag.
+            tags.append(f"^{figure.log2_tag or figure}(/.+)?$")
     categories = []
-    for title, charts in _CHARTS:
+    for heading, charts in headings.items():
         drawn = [
-            layout_pb2.Chart(
-                title=name,
-                multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}(/.+)?$" for tag in tags]),
-            )
-            for name, tags in charts
+            layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+            for title, tags in charts.items()
         ]
-        categories.append(layout_pb2.Category(title=title, chart=drawn))
+        categories.append(layout_pb2.Category(title=heading, chart=drawn))
     return custom_scalar_summary.pb(layout_pb2.Layout(category=categories))
 
 
