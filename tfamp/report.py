@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfamp.run import commands
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, as_flag
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return write(options.logdir, options.baseline, options.out)
     except InputError as error:
-        print(f"tfamp: {error}", file=sys.stderr)
+        print(f"tfamp: {error.told(as_flag)}", file=sys.stderr)
         return 2
 
 

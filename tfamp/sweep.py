@@ -97,7 +97,7 @@ def main(
     try:
         return _main(arguments, say, cell_command, report_command)
     except InputError as error:
-        print(f"tfamp: {error}", file=sys.stderr)
+        print(f"tfamp: {error.told(matrix_lib.as_option)}", file=sys.stderr)
         print("Run with --help to see the options of a sweep.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, as_flag
 
 
 def run(main: Callable[[], None]) -> None:
@@ -52,6 +52,7 @@ def _check_out(out: str | None) -> None:
 
 
 def _refuse(error: Exception) -> NoReturn:
-    print(f"tfamp: {error}", file=sys.stderr)
+    message = error.told(as_flag) if isinstance(error, InputError) else str(error)
+    print(f"tfamp: {message}", file=sys.stderr)
     print("Run with --help to see every flag.", file=sys.stderr)
     sys.exit(2)

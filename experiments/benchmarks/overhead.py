@@ -139,7 +139,7 @@ def main() -> None:
     values = flags.FLAGS
     for policy in values.policies:
         if policy not in config_lib.POLICIES:
-            raise unknown_name("policy", policy, config_lib.POLICIES, "--policies")
+            raise unknown_name("policy", policy, config_lib.POLICIES, "policies")
     quiet.import_tensorflow()
     from tfamp.run import provenance
     from tfamp.telemetry import memory

@@ -140,7 +140,7 @@ def test_none_is_none():
 
 
 def test_unknown_name():
-    with pytest.raises(InputError, match=r"'flipcrop'.*Did you mean 'flip_crop'.*--augment takes"):
+    with pytest.raises(InputError, match=r"'flipcrop'.*Did you mean 'flip_crop'.*augment takes"):
         augment.build("flipcrop", (8, 8, 3))
 
 

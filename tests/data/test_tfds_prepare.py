@@ -28,7 +28,7 @@ def test_known_sets_are_found(name, tmp_path):
 
 
 def test_unknown_set_has_near_matches(tmp_path):
-    with pytest.raises(InputError, match=r"'cifar_100'.*Did you mean 'cifar100'.*--dataset takes"):
+    with pytest.raises(InputError, match=r"'cifar_100'.*Did you mean 'cifar100'.*dataset takes"):
         tfds_prepare.find_builder("cifar_100", str(tmp_path))
 
 
@@ -38,12 +38,12 @@ def test_near_matches_include_the_sets_that_are_not_of_tfds(tmp_path):
 
 
 def test_unknown_version(tmp_path):
-    with pytest.raises(InputError, match=r"--dataset=cifar100:9.9.9.*set/config:version\.$"):
+    with pytest.raises(InputError, match=r"dataset='cifar100:9.9.9.*set/config:version\.$"):
         tfds_prepare.find_builder("cifar100:9.9.9", str(tmp_path))
 
 
 def test_unknown_config(tmp_path):
-    with pytest.raises(InputError, match=r"--dataset=imagenette/161px.*160px-v2"):
+    with pytest.raises(InputError, match=r"dataset='imagenette/161px.*160px-v2"):
         tfds_prepare.find_builder("imagenette/161px", str(tmp_path))
 
 

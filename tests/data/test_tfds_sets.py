@@ -168,7 +168,7 @@ def test_deterministic_takes_the_exact_method(tiny_dir, monkeypatch):
 
 
 def test_image_size_is_required_where_sizes_vary(tiny_dir):
-    with pytest.raises(InputError, match=r"tfamp_tiny_varied/1.0.0 vary in size.*Set --image_size"):
+    with pytest.raises(InputError, match=r"tfamp_tiny_varied/1.0.0' vary in size.*Set image_size"):
         load_tiny(tiny_dir, image_size=None)
 
 

@@ -904,7 +904,7 @@ def test_overwrite(train, tmp_path):
     place = {"logdir": str(tmp_path), "run_name": "mine"}
     first = train(steps_per_epoch=1, **place)
     kept = (first.path / "metrics.jsonl").read_bytes()
-    with pytest.raises(InputError, match=r"holds a finished run\. Set --overwrite"):
+    with pytest.raises(InputError, match=r"holds a finished run\. Set overwrite=True"):
         train(steps_per_epoch=2, **place)
     assert (first.path / "metrics.jsonl").read_bytes() == kept
     second = train(steps_per_epoch=2, overwrite=True, **place)

@@ -108,12 +108,12 @@ def test_a_changed_file_is_read_again(write):
 
 @pytest.mark.parametrize("name", ["net.py", "net.py:", "net:function", "net.py:a-b", "a/b"])
 def test_the_form_is_checked(name):
-    with pytest.raises(InputError, match=r"--model takes path/to/file\.py:function"):
+    with pytest.raises(InputError, match=r"model takes path/to/file\.py:function"):
         registry.check_name(name)
 
 
 def test_absent_file(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.py does not exist\. --model takes path"):
+    with pytest.raises(InputError, match=r"absent\.py does not exist\. model takes path"):
         registry.check_name(f"{tmp_path}/absent.py:net")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfamp.models import registry, vit, vit_layers
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, as_flag
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_patch_size_and_tokens(side, patch, num_patches):
 def test_images_that_the_patch_does_not_divide(shape, suggestion):
     with pytest.raises(InputError) as raised:
         registry.build("vit_tiny", (*shape, 3), 10)
-    message = str(raised.value)
+    message = raised.value.told(as_flag)
     assert f"Images of {shape[0]}x{shape[1]} pixels" in message
     assert "multiples of 2 up to 16 pixels, of 4 up to 32, of 8 up to 64, of 16 above" in message
     assert message.endswith(f"Set {suggestion}.")
@@ -68,7 +68,7 @@ def test_every_suggested_size_is_accepted():
             vit.patch_size(side, side)
         except InputError as error:
             refused += 1
-            suggested = re.findall(r"--image_size=(\d+)", str(error))
+            suggested = re.findall(r"--image_size=(\d+)", error.told(as_flag))
             assert len(suggested) == 2
             for allowed in map(int, suggested):
                 assert allowed % vit.patch_size(allowed, allowed) == 0

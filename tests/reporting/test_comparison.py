@@ -6,7 +6,7 @@ import pytest
 from made_runs import write_run, write_sweep
 
 from tfamp.reporting import comparison, runs
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, as_flag
 
 
 def compare(logdir, baseline="float32"):
@@ -235,7 +235,7 @@ def test_a_baseline_that_is_not_there(baseline, message, tmp_path):
     write_run(tmp_path, policy="float32")
     with pytest.raises(InputError) as caught:
         compare(tmp_path, baseline)
-    assert message in str(caught.value)
+    assert message in caught.value.told(as_flag)
 
 
 def test_no_runs_at_all(tmp_path):

@@ -17,7 +17,7 @@ def test_names_of_the_right_form(name):
 
 @pytest.mark.parametrize("name", ["", "fashion mnist", "../etc/passwd", "a/b/c", "\u00e9", "1a"])
 def test_other_names_are_refused_with_the_config(name):
-    with pytest.raises(InputError, match=r"is no dataset name\..*--dataset takes fashion"):
+    with pytest.raises(InputError, match=r"is no dataset name\..*dataset takes fashion"):
         resolve(Config(dataset=name))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tfamp.run import directory as directory_lib
 from tfamp.run.directory import RunDirectory, write_json
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, as_argument, as_flag
 
 OURS = "events.out.tfevents.1.host.1.0.tfamp"
 # What a run leaves, and what lies beside it that is not a run's.
@@ -86,7 +86,7 @@ def test_a_completed_run_is_refused_and_untouched(run):
     fill(run, "completed")
     before = listing(run)
     for refuse in (run.check, run.prepare):
-        with pytest.raises(InputError, match=r"holds a finished run\. Set --overwrite"):
+        with pytest.raises(InputError, match=r"holds a finished run\. Set overwrite=True"):
             refuse()
     assert listing(run) == before
 
@@ -163,20 +163,22 @@ FOREIGN = {
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
-    ("terms", "advice"),
+    ("named_by", "terms", "advice"),
     [
-        (directory_lib.FLAGS, "Set another --run_name or --logdir."),
-        (directory_lib.ARGUMENTS, "Pass another run_directory."),
+        (("run_name", "logdir"), as_flag, "Set another --run_name or --logdir."),
+        (("run_directory",), as_argument, "Set another run_directory."),
     ],
 )
-def test_a_folder_of_somebody_elses_is_refused_and_untouched(run, overwrite, terms, advice):
+def test_a_folder_of_somebody_elses_is_refused_and_untouched(
+    run, overwrite, named_by, terms, advice
+):
     fill(run, None, FOREIGN)
     before = listing(run)
-    directory = RunDirectory(run.path, terms=terms)
+    directory = RunDirectory(run.path, named_by=named_by)
     for refuse in (directory.check, directory.prepare):
         with pytest.raises(InputError) as refused:
             refuse(overwrite)
-        assert str(refused.value) == (
+        assert refused.value.told(terms) == (
             f"{run.path} holds what no run of tfamp wrote, under names that a run uses: "
             "checkpoints/, config.json, train/cats/, validation/dogs/. Nothing of it is replaced, "
             f"whether a run may be overwritten or not. {advice}"
@@ -200,8 +202,8 @@ def test_what_a_run_would_write_over_is_foreign_though_a_run_was_here(run):
 
 def test_a_script_reads_of_arguments(run):
     fill(run, "completed")
-    with pytest.raises(InputError, match=r"holds a finished run\. Pass overwrite=True to replace"):
-        RunDirectory(run.path, terms=directory_lib.ARGUMENTS).prepare()
+    with pytest.raises(InputError, match=r"holds a finished run\. Set overwrite=True to replace"):
+        RunDirectory(run.path, named_by=("run_directory",)).prepare()
 
 
 def test_checking_changes_nothing(run):
@@ -232,7 +234,7 @@ def test_a_file_where_the_logdir_should_be(tmp_path):
     file.write_text("mine")
     run = RunDirectory(file / "run")
     for refuse in (run.check, run.prepare):
-        with pytest.raises(InputError, match="Set --logdir to a folder"):
+        with pytest.raises(InputError, match="Set logdir to a folder"):
             refuse()
     assert file.read_text() == "mine"
 
@@ -240,12 +242,12 @@ def test_a_file_where_the_logdir_should_be(tmp_path):
 def test_a_file_where_the_run_should_be(tmp_path):
     (tmp_path / "run").write_text("mine")
     for refuse in (RunDirectory(tmp_path / "run").check, RunDirectory(tmp_path / "run").prepare):
-        with pytest.raises(InputError, match="Set --logdir to a folder"):
+        with pytest.raises(InputError, match="Set logdir to a folder"):
             refuse()
 
 
 def test_a_folder_below_a_device():
-    with pytest.raises(InputError, match="Set --logdir to a folder"):
+    with pytest.raises(InputError, match="Set logdir to a folder"):
         RunDirectory("/dev/null/x/run").check()
 
 
@@ -257,7 +259,7 @@ def test_a_folder_that_the_system_refuses_to_make():
 def test_a_folder_without_permission(run, monkeypatch):
     run.path.mkdir(parents=True)
     monkeypatch.setattr(directory_lib.os, "access", lambda path, mode: path != run.path)
-    with pytest.raises(InputError, match=r"Cannot read and write in .*mine\. Set --logdir"):
+    with pytest.raises(InputError, match=r"Cannot read and write in .*mine\. Set logdir"):
         run.check()
 
 

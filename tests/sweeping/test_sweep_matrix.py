@@ -6,7 +6,7 @@ import pytest
 
 from tfamp.run.errors import InputError
 from tfamp.sweeping import matrix
-from tfamp.sweeping.matrix import Matrix
+from tfamp.sweeping.matrix import Matrix, as_option
 
 
 def read(*train_flags, **lists):
@@ -100,7 +100,7 @@ def test_what_is_refused(lists, message):
     with pytest.raises(InputError) as raised:
         read(**lists)
     wanted = re.escape(message).replace(r"\.\ \.\*\ ", r"\. .* ")
-    assert re.search(wanted, str(raised.value)), raised.value
+    assert re.search(wanted, raised.value.told(as_option)), raised.value
 
 
 @pytest.mark.parametrize(

@@ -189,5 +189,5 @@ def test_what_cannot_be_is_refused_in_the_scripts_own_terms(tmp_path, model):
     shape = pytest.raises(ValueError, match=r"loss has the shape \(3,\).*reduce_mean\(loss\)")
     with tfamp.telemetry(tmp_path, optimizer=scaled()) as t, shape:
         t.step(loss=tf.zeros(3))
-    with pytest.raises(ValueError, match=r"Pass overwrite=True .* or another run_directory"):
+    with pytest.raises(ValueError, match=r"Set overwrite=True .* or another run_directory"):
         tfamp.telemetry(tmp_path, optimizer=scaled(), overwrite=False).__enter__()

@@ -145,7 +145,7 @@ def test_a_completed_run_is_replaced_where_it_may_be_and_its_files_kept(tmp_path
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
     model.compile("sgd", loss="mse")
     telemetry = tfamp.PrecisionTelemetry(tmp_path / "run", overwrite=False)
-    with pytest.raises(ValueError, match=r"finished run\. Pass overwrite=True"):
+    with pytest.raises(ValueError, match=r"finished run\. Set overwrite=True"):
         model.fit(INPUTS, TARGETS, epochs=1, verbose=0, callbacks=[telemetry])
     telemetry = tfamp.PrecisionTelemetry(tmp_path / "run")
     # Keras's callback writes into the same folders; what it is writing stays where it is.
@@ -166,7 +166,7 @@ def test_a_folder_of_somebody_elses_is_refused_and_untouched(tmp_path):
     for name in files:
         (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "run" / name).write_text("mine")
-    message = "checkpoints/, config.json, train/cats/, validation/dogs/.*Pass another run_dir"
+    message = "checkpoints/, config.json, train/cats/, validation/dogs/.*Set another run_dir"
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, keras.optimizers.SGD(0.1), epochs=1)
     left = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -45,7 +45,7 @@ def float32_policy() -> Iterator[None]:
 def check_name(name: str) -> None:
     """Raises `InputError` for an unknown augmentation."""
     if name not in NAMES:
-        raise errors.unknown_name("augmentation", name, NAMES, "--augment")
+        raise errors.unknown_name("augmentation", name, NAMES, "augment")
 
 
 def build(name: str, image_shape: tuple[int, int, int]) -> Augment | None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfamp.data import augment as augmentation
 from tfamp.data import embedded, pipeline, synthetic
 from tfamp.run import dataset_name, errors
+from tfamp.run.errors import setting
 
 NAMES = (embedded.NAME, synthetic.NAME)
 
@@ -96,16 +97,16 @@ def load(
     """
     dataset_name.check(name)
     augmentation.check_name(augment)
-    _check_at_least("--batch_size", batch_size, 1)
-    _check_at_least("--image_size", image_size, 8)
+    _check_at_least("batch_size", batch_size, 1)
+    _check_at_least("image_size", image_size, 8)
     _check_batch_fits(batch_size, image_size)
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}; it counts steps from 0.")
     if name == synthetic.NAME:
         source = _open_synthetic(batch_size, seed, image_size, num_classes, num_examples)
     else:
-        _refuse_synthetic_only(name, "--num_classes", num_classes)
-        _refuse_synthetic_only(name, "--num_examples", num_examples)
+        _refuse_synthetic_only(name, "num_classes", num_classes)
+        _refuse_synthetic_only(name, "num_examples", num_examples)
         is_embedded = name == embedded.NAME
         source = (
             _open_embedded(image_size)
@@ -115,9 +116,9 @@ def load(
     num_train, num_validation = source.train.num_examples, source.validation.num_examples
     if batch_size > num_train:
         raise errors.InputError(
-            f"--batch_size={batch_size} is more than the {num_train} training examples of "
-            f"--dataset={name}. A batch takes at most all of them. Set --batch_size to "
-            f"{num_train} or less."
+            f"{setting('batch_size', batch_size)} is more than the {num_train} training examples "
+            f"of {setting('dataset', name)}. A batch takes at most all of them. Set "
+            f"{setting('batch_size')} to {num_train} or less."
         )
     mean, std = _statistics(name, source.image_shape[-1])
     finish = pipeline.Finish(source.image_shape, source.num_classes, mean, std)
@@ -161,8 +162,8 @@ def _open_synthetic(
     num_classes: int | None,
     num_examples: int | None,
 ) -> _Source:
-    _check_at_least("--num_classes", num_classes, 2)
-    _check_at_least("--num_examples", num_examples, 1)
+    _check_at_least("num_classes", num_classes, 2)
+    _check_at_least("num_examples", num_examples, 1)
     size = image_size or synthetic.DEFAULT_IMAGE_SIZE
     classes = num_classes or synthetic.DEFAULT_NUM_CLASSES
     num_train = num_examples or synthetic.DEFAULT_NUM_EXAMPLES
@@ -199,12 +200,9 @@ def _statistics(name: str, num_channels: int) -> tuple[tuple[float, ...], tuple[
     return _IMAGENET if num_channels == 3 else _OTHER_GREY
 
 
-def _check_at_least(flag: str, value: int | None, minimum: int) -> None:
+def _check_at_least(name: str, value: int | None, minimum: int) -> None:
     if value is not None and value < minimum:
-        raise errors.InputError(
-            f"{flag}={value} is out of range. It takes integers from {minimum}. Set {flag} to "
-            f"{minimum} or more."
-        )
+        raise errors.InputError(f"{setting(name, value)}: it must be {minimum} or more.")
 
 
 def _check_batch_fits(batch_size: int, image_size: int | None) -> None:
@@ -213,17 +211,19 @@ def _check_batch_fits(batch_size: int, image_size: int | None) -> None:
     there = _host_bytes()
     if needed > there:
         raise errors.InputError(
-            f"--image_size={image_size}: a batch of {batch_size} float32 images of that size takes "
-            f"{needed / 2**30:,.0f} GiB and more, and this machine has {there / 2**30:,.0f} GiB. "
-            "Set a smaller --image_size or --batch_size."
+            f"{setting('image_size', image_size)}: a batch of {batch_size} float32 images of that "
+            f"size takes {needed / 2**30:,.0f} GiB and more, and this machine has "
+            f"{there / 2**30:,.0f} GiB. Set a smaller {setting('image_size')} or "
+            f"{setting('batch_size')}."
         )
 
 
-def _refuse_synthetic_only(name: str, flag: str, value: int | None) -> None:
+def _refuse_synthetic_only(dataset: str, name: str, value: int | None) -> None:
     if value is not None:
+        own = setting("dataset", synthetic.NAME)
         raise errors.InputError(
-            f"{flag}={value} does not go with --dataset={name}, which has its own. {flag} is for "
-            f"--dataset={synthetic.NAME}. Leave {flag} out, or set --dataset={synthetic.NAME}."
+            f"{setting(name, value)} does not go with {setting('dataset', dataset)}, which has "
+            f"its own; it is for {own}. Leave {setting(name)} out, or set {own}."
         )
 
 

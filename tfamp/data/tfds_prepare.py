@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfamp.run import errors
+from tfamp.run.errors import setting
 
 # Per host; a blocked port answers nothing at all.
 _CONNECT_TIMEOUT_SEC = 10.0
@@ -46,14 +47,15 @@ def find_builder(name: str, data_dir: str | None, other_names: Iterable[str] = (
         near = errors.nearest_names(set_name.lower(), known)
         guess = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise errors.InputError(
-            f"Unknown dataset {name!r}.{guess} --dataset takes {', '.join(other_names)} or one of "
-            f"TFDS's {len(known)} sets (https://www.tensorflow.org/datasets/catalog), or a set "
-            "prepared under --data_dir."
+            f"Unknown dataset {name!r}.{guess} {setting('dataset')} takes {', '.join(other_names)} "
+            f"or one of TFDS's {len(known)} sets (https://www.tensorflow.org/datasets/catalog), or "
+            f"a set prepared under {setting('data_dir')}."
         ) from None
     except (ValueError, AssertionError) as error:  # The latter for an unknown version.
         raise errors.InputError(
-            f"TFDS cannot build --dataset={name}: {' '.join(str(error).split())} Set --dataset to "
-            f"set, set/config or set/config:version.{_known_configs(set_name)}"
+            f"TFDS cannot build {setting('dataset', name)}: {' '.join(str(error).split())} Set "
+            f"{setting('dataset')} to set, set/config or "
+            f"set/config:version.{_known_configs(set_name)}"
         ) from error
     _check_features(name, builder)
     return builder
@@ -78,8 +80,9 @@ def prepare(builder: Any) -> None:
     manual = root / "downloads" / "manual"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
         raise errors.InputError(
-            f"--dataset={name} is not prepared in {builder.data_path}, and TFDS cannot download "
-            f"it. Put its files into {manual} and start again, or set --data_dir. TFDS says: "
+            f"{setting('dataset', name)} is not prepared in {builder.data_path}, and TFDS cannot "
+            f"download it. Put its files into {manual} and start again, or set "
+            f"{setting('data_dir')}. TFDS says: "
             f"{' '.join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())}"
         )
     missing = _missing_urls(builder.url_infos, root / "downloads", manual)
@@ -96,9 +99,9 @@ def prepare(builder: Any) -> None:
         ) from error
     except tfds.core.download.download_manager.NonMatchingChecksumError as error:
         raise errors.InputError(
-            f"A download file of --dataset={name} is not the one that TFDS knows. Replace it in "
-            f"{manual}, or remove it so that TFDS downloads it, or set --data_dir. TFDS says: "
-            f"{error}"
+            f"A download file of {setting('dataset', name)} is not the one that TFDS knows. "
+            f"Replace it in {manual}, or remove it so that TFDS downloads it, or set "
+            f"{setting('data_dir')}. TFDS says: {error}"
         ) from error
 
 
@@ -130,10 +133,10 @@ def _check_features(name: str, builder: Any) -> None:
         else repr(features)
     )
     raise errors.InputError(
-        f"--dataset={name} is no image classification set: its features are {described}; its "
-        f"supervised keys {builder.info.supervised_keys}. tfamp needs a uint8 Image 'image' of 1 "
-        "or 3 channels and a ClassLabel 'label' as the supervised keys. Set --dataset to such a "
-        "set, for example cifar100 or imagenette/160px-v2."
+        f"{setting('dataset', name)} is no image classification set: its features are {described}; "
+        f"its supervised keys {builder.info.supervised_keys}. tfamp needs a uint8 Image 'image' of "
+        "1 or 3 channels and a ClassLabel 'label' as the supervised keys. Set "
+        f"{setting('dataset')} to such a set, for example cifar100 or imagenette/160px-v2."
     )
 
 
@@ -184,10 +187,12 @@ def _not_downloadable(
     files = ", ".join(builder.url_infos[url].filename or url.rsplit("/", 1)[-1] for url in missing)
     set_and_config = name.rsplit("/", 1)[0]
     return errors.InputError(
-        f"--dataset={name} is not prepared in {builder.data_path} and cannot be downloaded "
-        f"({reason}). Do one of these: put the prepared directory there; put the download files "
-        f"({files or 'see the TFDS catalogue'}) into {root / 'downloads' / 'manual'}; run "
-        f"`tfds build {set_and_config} --data_dir={root}` on a machine with network and copy "
-        f"{root / name.split('/')[0]}; or set --data_dir to where the set is prepared. "
-        "--dataset=fashion_mnist_mini and --dataset=synthetic need no files."
+        f"{setting('dataset', name)} is not prepared in {builder.data_path} and cannot be "
+        f"downloaded ({reason}). Do one of these: put the prepared directory there; put the "
+        f"download files ({files or 'see the TFDS catalogue'}) into "
+        f"{root / 'downloads' / 'manual'}; run `tfds build {set_and_config} --data_dir={root}` on "
+        f"a machine with network and copy {root / name.split('/')[0]}; or set "
+        f"{setting('data_dir')} to where the set is prepared. "
+        f"{setting('dataset', 'fashion_mnist_mini')} and {setting('dataset', 'synthetic')} need no "
+        "files."
     )

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfamp.data import pipeline
 from tfamp.run import errors
+from tfamp.run.errors import setting
 
 # Records, still encoded: about 1 GB of ImageNet.
 _SHUFFLE_BUFFER = 10_000
@@ -71,7 +72,7 @@ def open_images(builder: Any, image_size: int | None, deterministic: bool) -> Tf
     ]
     for split, split_name in zip(splits, split_names, strict=True):
         if split.num_examples == 0:
-            raise errors.InputError(f"Split {split_name!r} of --dataset={name} is empty.")
+            raise errors.InputError(f"Split {split_name!r} of {setting('dataset', name)} is empty.")
     num_bytes = sum(split.num_examples for split in splits) * int(np.prod(image_shape))
     is_small = num_bytes <= pipeline.MEMORY_LIMIT_BYTES
     train, validation = [split.in_memory(image_shape) if is_small else split for split in splits]
@@ -195,9 +196,9 @@ def _checked_image_size(builder: Any, image_size: int | None) -> int:
     if height is None or height != width:
         what = "vary in size" if height is None or width is None else f"are {height}x{width}"
         raise errors.InputError(
-            f"The images of --dataset={builder.info.full_name} {what}, and no image size was "
-            "given. tfamp trains on square images of one size. Set --image_size, for example "
-            "--image_size=160."
+            f"The images of {setting('dataset', builder.info.full_name)} {what}, and no image size "
+            f"was given. tfamp trains on square images of one size. Set {setting('image_size')}, "
+            f"for example {setting('image_size', 160)}."
         )
     return int(height)
 
@@ -209,13 +210,13 @@ def _checked_splits(builder: Any) -> tuple[str, str]:
     validation = next((split for split in ("validation", "test") if split in splits), None)
     if "train" not in splits or validation is None:
         raise errors.InputError(
-            f"--dataset={name} has the splits {', '.join(splits)}. tfamp needs 'train' and one of "
-            "'validation' and 'test'. Set --dataset to another set."
+            f"{setting('dataset', name)} has the splits {', '.join(splits)}. tfamp needs 'train' "
+            f"and one of 'validation' and 'test'. Set {setting('dataset')} to another set."
         )
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise errors.InputError(
-            f"--dataset={name} in {builder.data_path} is stored as "
+            f"{setting('dataset', name)} in {builder.data_path} is stored as "
             f"{builder.info.file_format.value}. tfamp reads tfrecord. Prepare it with `tfds build "
-            "--file_format=tfrecord`, or set --data_dir to where that was done."
+            f"--file_format=tfrecord`, or set {setting('data_dir')} to where that was done."
         )
     return "train", validation

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfamp.models import user_model
-from tfamp.run.errors import InputError, unknown_name
+from tfamp.run.errors import InputError, setting, unknown_name
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
     if user_model.is_user_model(name):
         user_model.check_name(name)
     elif name not in MODEL_NAMES:
-        raise unknown_name("model", name, (*MODEL_NAMES, "path/to/file.py:function"), "--model")
+        raise unknown_name("model", name, (*MODEL_NAMES, "path/to/file.py:function"), "model")
 
 
 def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
@@ -51,15 +51,19 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     """
     check_name(name)
     if num_classes < 2:
-        raise InputError(f"--num_classes={num_classes}: a classifier needs 2 classes or more.")
+        raise InputError(
+            f"{setting('num_classes', num_classes)}: a classifier needs 2 classes or more."
+        )
     if user_model.is_user_model(name):
         return user_model.build(name, input_shape, num_classes)
 
     height, width, _ = input_shape
     if min(height, width) < MIN_IMAGE_SIDE:
+        side = MIN_IMAGE_SIDE
         raise InputError(
-            f"Images of {height}x{width} pixels are too small for --model={name}, which takes "
-            f"{MIN_IMAGE_SIDE} pixels a side or more. Set --image_size={MIN_IMAGE_SIDE} or more."
+            f"Images of {height}x{width} pixels are too small for {setting('model', name)}, which "
+            f"takes {side} pixels a side or more. Set "
+            f"{setting('image_size', side, f'input_shape=({side}, {side}, ...)')} or more."
         )
     if name.startswith("vit"):
         from tfamp.models import vit

@@ -20,12 +20,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tfamp.run.errors import InputError, nearest_names
+from tfamp.run.errors import InputError, nearest_names, setting
 
 if TYPE_CHECKING:
     import keras
 
-_FORM = "--model takes path/to/file.py:function"
+_FORM = f"{setting('model')} takes path/to/file.py:function"
 
 
 def is_user_model(name: str) -> bool:
@@ -45,13 +45,15 @@ def check_name(name: str) -> None:
     path, _ = _split(name)
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise InputError(f"--model={name}: {path} {what}. {_FORM}, relative to {Path.cwd()}.")
+        raise InputError(
+            f"{setting('model', name)}: {path} {what}. {_FORM}, relative to {Path.cwd()}."
+        )
     try:
         with path.open("rb"):
             pass
     except OSError as error:
         raise InputError(
-            f"--model={name}: {path} cannot be read ({error.strerror}). "
+            f"{setting('model', name)}: {path} cannot be read ({error.strerror}). "
             f"{_FORM}: set the file's permissions or name another."
         ) from error
 
@@ -83,23 +85,24 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     path, _ = _split(name)
     with _importable_directory(path.parent):
         function = _function(name)
-        with _explained(f"--model={name}: the function takes other arguments", path):
+        with _explained(f"{setting('model', name)}: the function takes other arguments", path):
             inspect.signature(function).bind(input_shape, num_classes)
         model = function(input_shape, num_classes)
     if not isinstance(model, keras.Model):
         raise InputError(
-            f"--model={name}: the function returned {type(model).__name__}, not a keras.Model. "
-            f"{_FORM}, where function(input_shape, num_classes) returns a keras.Model."
+            f"{setting('model', name)}: the function returned {type(model).__name__}, not a "
+            f"keras.Model. {_FORM}, where function(input_shape, num_classes) returns a keras.Model."
         )
     images = keras.Input(input_shape, name="image")
-    with _explained(f"--model={name}: the model does not take images of shape {input_shape}", path):
+    problem = f"{setting('model', name)}: the model does not take images of shape {input_shape}"
+    with _explained(problem, path):
         logits = model(images)
     _check_logits(name, model, logits, num_classes)
     if not model.trainable_variables:
         raise InputError(
-            f"--model={name}: none of the {len(model.weights)} weights of {model.name!r} is "
-            "trainable, so there is nothing to train. Set trainable=True on the layers that shall "
-            "learn, or name another model in --model."
+            f"{setting('model', name)}: none of the {len(model.weights)} weights of {model.name!r} "
+            "is trainable, so there is nothing to train. Set trainable=True on the layers that "
+            f"shall learn, or name another model in {setting('model')}."
         )
     return model
 
@@ -111,8 +114,8 @@ def _split(name: str) -> tuple[Path, str]:
     path = os.path.expanduser(path)
     if not path.endswith(".py") or not function.isidentifier():
         raise InputError(
-            f"--model={name}: the part after the last colon must name a function, and the part "
-            f"before it a Python file. {_FORM}, such as my_models.py:small_net."
+            f"{setting('model', name)}: the part after the last colon must name a function, and "
+            f"the part before it a Python file. {_FORM}, such as my_models.py:small_net."
         )
     return Path(path), function
 
@@ -120,7 +123,7 @@ def _split(name: str) -> tuple[Path, str]:
 def _function(name: str) -> Callable[..., Any]:
     """Imports the file and returns the function."""
     path, function_name = _split(name)
-    with _explained(f"--model={name}: {path} fails to import", path):
+    with _explained(f"{setting('model', name)}: {path} fails to import", path):
         module = _import_file(path)
     function = getattr(module, function_name, None)
     if callable(function):
@@ -135,8 +138,8 @@ def _function(name: str) -> Callable[..., Any]:
     near = nearest_names(function_name, known, limit=1)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     raise InputError(
-        f"--model={name}: {path} has no function {function_name!r}.{guess} "
-        f"It defines: {', '.join(known) or 'no functions'}. Set --model={path}:function to one."
+        f"{setting('model', name)}: {path} has no function {function_name!r}.{guess} It defines: "
+        f"{', '.join(known) or 'no functions'}. Set {setting('model', f'{path}:function')} to one."
     )
 
 
@@ -198,14 +201,15 @@ def _check_logits(name: str, model: keras.Model, logits: Any, num_classes: int) 
     if shape is None or tuple(shape) != (None, num_classes):
         came = f"shape {tuple(shape)}" if shape is not None else f"a {type(logits).__name__}"
         raise InputError(
-            f"--model={name}: the model's output is {came}; it must be one tensor of shape "
-            f"(None, {num_classes}), a logit for each class. Use the num_classes that the "
-            f"function is given, or set --dataset to data with that many classes."
+            f"{setting('model', name)}: the model's output is {came}; it must be one tensor of "
+            f"shape (None, {num_classes}), a logit for each class. Use the num_classes that the "
+            f"function is given, or set {setting('dataset')} to data with that many classes."
         )
     if "float" not in str(logits.dtype):
         raise InputError(
-            f"--model={name}: the model's output is {logits.dtype}, which has no gradient. Logits "
-            "are float numbers. Remove the cast at the end, or name another model in --model."
+            f"{setting('model', name)}: the model's output is {logits.dtype}, which has no "
+            "gradient. Logits are float numbers. Remove the cast at the end, or name another "
+            f"model in {setting('model')}."
         )
     # Custom, nested and unnamed endings are left alone: this catches the common mistake only.
     if not model.layers:
@@ -214,7 +218,7 @@ def _check_logits(name: str, model: keras.Model, logits: Any, num_classes: int) 
     activation = getattr(getattr(last, "activation", None), "__name__", "")
     if activation == "softmax" or type(last).__name__ == "Softmax":
         raise InputError(
-            f"--model={name}: the model ends in a softmax (layer {last.name!r}). The loss takes "
-            f"logits, and a second softmax would flatten its gradient. Remove the softmax, "
-            f"or name another model in --model."
+            f"{setting('model', name)}: the model ends in a softmax (layer {last.name!r}). The "
+            "loss takes logits, and a second softmax would flatten its gradient. Remove the "
+            f"softmax, or name another model in {setting('model')}."
         )

@@ -12,7 +12,7 @@ import dataclasses
 import keras
 
 from tfamp.models import head
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, setting
 
 _DEPTH = 12
 _MLP_RATIO = 4
@@ -63,9 +63,14 @@ def patch_size(height: int, width: int) -> int:
             f"Images of {height}x{width} pixels cannot be cut into the {patch}x{patch} patches "
             f"that a ViT uses at this size. Both sides must be multiples of 2 up to 16 pixels, "
             f"of 4 up to 32, of 8 up to 64, of 16 above. "
-            f"Set --image_size={lower} or --image_size={lower + patch}."
+            f"Set {setting('image_size', lower, _shape(lower))} or "
+            f"{setting('image_size', lower + patch, _shape(lower + patch))}."
         )
     return patch
+
+
+def _shape(side: int) -> str:
+    return f"input_shape=({side}, {side}, ...)"
 
 
 def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:

@@ -16,7 +16,8 @@ from tfamp.precision import replicas, watch
 from tfamp.precision.history import StepHistory
 from tfamp.precision.readable import ReadableState
 from tfamp.precision.saved_state import SavesState
-from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
+from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.run.scale_rules import ScaleRules
 
 
 @keras.saving.register_keras_serializable(package="tfamp")

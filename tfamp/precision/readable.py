@@ -9,7 +9,8 @@ import tensorflow as tf
 from tfamp.precision import watch
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.history import StepHistory
-from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
+from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.run.scale_rules import ScaleRules
 
 
 class ReadableState:

@@ -21,7 +21,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfamp.precision.scale_machine import ScaleMachine, ScaleRules
+from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.run.scale_rules import ScaleRules
 
 _PREFIX = "tfamp_"
 _NUM_KERAS_OWN = 4

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import weakref
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,59 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision.collapse import LossScaleCollapse
-from tfamp.run import bounds
+from tfamp.run.scale_rules import ScaleRules
 
 # Skips in a row, their losses finite, after which the scale may climb back quickly. Fewer are
 # what a scaler that looks for its level makes: 2^15 to 2^8.
 SKIPS_BEFORE_RECOVERY = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class ScaleRules:
-    """How a loss scale moves; see `LossScaleOptimizer` for each field.
-
-    Raises:
-        ValueError: A value is out of range or contradicts another.
-    """
-
-    initial_scale: float
-    dynamic_growth_steps: int
-    dynamic: bool
-    growth_factor: float
-    backoff_factor: float
-    min_scale: float
-    max_scale: float
-    hysteresis: int
-    max_skipped_in_a_row: int | None
-    recovery_steps: int | None
-
-    def __post_init__(self) -> None:
-        limit, recovery = self.max_skipped_in_a_row, self.recovery_steps
-        rules = {
-            "initial_scale": (
-                bounds.SMALLEST_LOSS_SCALE <= self.initial_scale < bounds.LOSS_SCALE_LIMIT,
-                "2^-126 or more, a normal float32, and below 2^127",
-            ),
-            "dynamic_growth_steps": (self.dynamic_growth_steps >= 1, "1 or more"),
-            "growth_factor": (1 < self.growth_factor < math.inf, "above 1 and finite"),
-            "backoff_factor": (0 < self.backoff_factor < 1, "between 0 and 1"),
-            "min_scale": (
-                self.min_scale >= bounds.SMALLEST_LOSS_SCALE,
-                "2^-126 or more, a normal float32",
-            ),
-            "max_scale": (self.max_scale < bounds.LOSS_SCALE_LIMIT, "below 2^127"),
-            "hysteresis": (self.hysteresis >= 1, "1 or more"),
-            "max_skipped_in_a_row": (limit is None or limit >= 1, "1 or more, or None"),
-            "recovery_steps": (recovery is None or recovery >= 1, "1 or more, or None"),
-        }
-        for name, (is_right, rule) in rules.items():
-            if not is_right:
-                raise ValueError(f"{name}={getattr(self, name)}: it must be {rule}.")
-        if self.dynamic and not self.min_scale <= self.initial_scale <= self.max_scale:
-            raise ValueError(
-                f"initial_scale={self.initial_scale:g} lies outside [min_scale="
-                f"{self.min_scale:g}, max_scale={self.max_scale:g}]. Move one of the three."
-            )
 
 
 class ScaleState(NamedTuple):

@@ -18,7 +18,7 @@ from tfamp.reporting.precision_settings import Precision
 from tfamp.reporting.runs import PassedOver, Run, by_seed
 from tfamp.reporting.statistics import Estimate
 from tfamp.run.config import POLICIES
-from tfamp.run.errors import InputError, unknown_name
+from tfamp.run.errors import InputError, setting, unknown_name
 
 
 def _result(name: str) -> Callable[[Run], float | None]:
@@ -202,10 +202,11 @@ def _check_baseline(runs: Sequence[Run], baseline: str) -> None:
     if runs and baseline not in known and baseline not in {p.label for p in precisions}:
         if baseline in POLICIES:
             raise InputError(
-                f"--baseline={baseline}: no completed run has this policy. There are runs of "
-                f"{', '.join(known)}: set --baseline to one of them, or run that policy too."
+                f"{setting('baseline', baseline)}: no completed run has this policy. There are "
+                f"runs of {', '.join(known)}: set {setting('baseline')} to one of them, or run "
+                "that policy too."
             )
-        raise unknown_name("baseline", baseline, known, "--baseline")
+        raise unknown_name("baseline", baseline, known, "baseline")
 
 
 def _group(runs: Sequence[Run], baseline: str, unpaired: list[PassedOver]) -> Group:

@@ -12,9 +12,11 @@ import os
 import re
 from typing import Any
 
-from tfamp.run import bounds, dataset_name
+from tfamp.run import dataset_name
 from tfamp.run.belongings import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
-from tfamp.run.errors import InputError, unknown_name
+from tfamp.run.errors import InputError, setting, unknown_name
+from tfamp.run.ranges import Range, whole
+from tfamp.run.scale_rules import LOSS_SCALE, RANGES
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
 FLOAT16_POLICIES = ("mixed_float16", "float16")
@@ -27,17 +29,21 @@ LOSS_SCALE_MODES = ("dynamic", "none")
 # Where a run lies, and what it keeps, says nothing of what it computed.
 KEEPING_FLAGS = ("logdir", "run_name", "overwrite", "save_model", "save_best")
 
-# The flags that shape a dynamic float16 loss scale and mean nothing elsewhere.
-DYNAMIC_SCALE_FLAGS = (
-    "initial_loss_scale",
-    "loss_scale_growth_steps",
-    "loss_scale_growth_factor",
-    "loss_scale_backoff_factor",
-    "min_loss_scale",
-    "max_loss_scale",
-    "loss_scale_recovery_steps",
-    "max_skipped_in_a_row",
-)
+# The flags that shape a dynamic float16 loss scale and mean nothing elsewhere, and their rules.
+SCALE_RULES = {
+    "initial_loss_scale": "initial_scale",
+    "loss_scale_growth_steps": "dynamic_growth_steps",
+    "loss_scale_growth_factor": "growth_factor",
+    "loss_scale_backoff_factor": "backoff_factor",
+    "min_loss_scale": "min_scale",
+    "max_loss_scale": "max_scale",
+    "loss_scale_recovery_steps": "recovery_steps",
+    "max_skipped_in_a_row": "max_skipped_in_a_row",
+}
+DYNAMIC_SCALE_FLAGS = tuple(SCALE_RULES)
+
+# Linux's NAME_MAX, in bytes.
+LONGEST_RUN_NAME = 255
 
 # Learning rate and decoupled weight decay where the user gives none. SGD: He et al. 2016
 # (arXiv 1512.03385, section 4.2). AdamW: Touvron et al. 2021 (arXiv 2012.12877, table 9).
@@ -147,7 +153,10 @@ def resolve(config: Config, given: frozenset[str] = frozenset()) -> Config:
     _check_loss_scale(config, given)
     optimizer = config.optimizer or ("adamw" if config.model.startswith("vit_") else "sgd")
     if optimizer == "adamw" and "momentum" in given:
-        raise InputError("--momentum was set, but --optimizer=adamw has none. Unset --momentum.")
+        raise InputError(
+            f"{setting('momentum')} was set, but {setting('optimizer', 'adamw')} has none. Leave "
+            f"{setting('momentum')} out."
+        )
     return dataclasses.replace(
         config,
         optimizer=optimizer,
@@ -176,148 +185,117 @@ def _check_choices(config: Config) -> None:
     )
     for field, kind, allowed in choices:
         if getattr(config, field) not in allowed:
-            raise unknown_name(kind, getattr(config, field), allowed, f"--{field}")
+            raise unknown_name(kind, getattr(config, field), allowed, field)
     dataset_name.check(config.dataset)
     if config.optimizer is not None and config.optimizer not in OPTIMIZERS:
-        raise unknown_name("optimizer", config.optimizer, OPTIMIZERS, "--optimizer")
+        raise unknown_name("optimizer", config.optimizer, OPTIMIZERS, "optimizer")
+
+
+_RANGES = {
+    "image_size": whole(1),
+    "num_classes": whole(2, 1_000_000),  # The synthetic set draws 588 bytes for each.
+    "num_examples": whole(1),
+    "epochs": whole(1),
+    "steps_per_epoch": whole(1),
+    "batch_size": whole(1),
+    "accumulation_steps": whole(1),
+    "steps_per_execution": whole(1),
+    # The device keeps a record of so many steps, of 40 bytes or a little more each.
+    "log_every": whole(1, 1_000_000),
+    "warmup_steps": whole(0),
+    "seed": whole(0, 2**32 - 1),  # NumPy takes no larger one.
+    "learning_rate": Range(above=0.0),
+    "weight_decay": Range(least=0.0),
+    "momentum": Range(least=0.0, below=1.0),
+    "label_smoothing": Range(least=0.0, below=1.0),
+    "clip_global_norm": Range(above=0.0),
+    "ema_momentum": Range(least=0.0, below=1.0),
+} | {name: RANGES[rule] for name, rule in SCALE_RULES.items()}
 
 
 def _check_ranges(config: Config) -> None:
-    at_least_one = (
-        "image_size num_classes num_examples epochs steps_per_epoch batch_size "
-        "accumulation_steps loss_scale_growth_steps loss_scale_recovery_steps "
-        "max_skipped_in_a_row steps_per_execution log_every"
-    )
-    for name in at_least_one.split():
+    for name, allowed in _RANGES.items():
         value = getattr(config, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name}={value}: it must be 1 or more.")
-        _check_not_above_bound(name, value, 1)
-    if config.num_classes == 1:
-        raise InputError("--num_classes=1: a classifier needs 2 classes or more.")
-    for name in ("warmup_steps", "seed"):
-        value = getattr(config, name)
-        if value < 0:
-            raise InputError(f"--{name}={value}: it must be 0 or more.")
-        _check_not_above_bound(name, value, 0)
-    _check_interval(config, "learning_rate", low=0.0, low_open=True)
-    _check_interval(config, "weight_decay", low=0.0)
-    _check_interval(config, "momentum", low=0.0, high=1.0)
-    _check_interval(config, "label_smoothing", low=0.0, high=1.0)
-    _check_interval(config, "clip_global_norm", low=0.0, low_open=True)
-    _check_interval(config, "ema_momentum", low=0.0, high=1.0)
+        is_open = value is None and getattr(Config, name) is None
+        why_not = None if is_open else allowed.why_not(value)
+        if why_not:
+            raise InputError(f"{setting(name, value)}: {why_not}")
     _check_place(config)
     if config.profile_steps is not None:
         first, last = config.profile_steps
         if not 1 <= first <= last:
             raise InputError(
-                f"--profile_steps={first},{last}: give the first and the last step to trace, "
-                "counted from 1, such as --profile_steps=20,25."
+                f"{setting('profile_steps', (first, last))}: give the first and the last step to "
+                f"trace, counted from 1, such as {setting('profile_steps', (20, 25))}."
             )
     for pattern in config.float32_layers:
         try:
             re.compile(pattern)
         except re.error as error:
             raise InputError(
-                f"--float32_layers: {pattern!r} is no regular expression ({error})."
+                f"{setting('float32_layers')}: {pattern!r} is no regular expression ({error})."
             ) from error
 
 
-def _check_not_above_bound(name: str, value: int | None, least: int) -> None:
-    most = bounds.LARGEST.get(name, bounds.LARGEST_COUNT)
-    if value is not None and value > most:
-        raise InputError(f"--{name}={value}: it must be from {least} to {most}.")
-
-
 def _check_place(config: Config) -> None:
+    logdir = setting("logdir", config.logdir)
     if not config.logdir.strip() or "\0" in config.logdir:
-        raise InputError(f"--logdir={config.logdir!r}: give a folder, such as --logdir=runs.")
+        raise InputError(f"{logdir}: give a folder, such as {setting('logdir', 'runs')}.")
     if config.logdir.startswith("~") and os.path.expanduser(config.logdir) == config.logdir:
         raise InputError(
-            f"--logdir={config.logdir}: there is no such user's home. Set --logdir to a folder "
+            f"{logdir}: there is no such user's home. Set {setting('logdir')} to a folder "
             "that is there or can be made; one whose name begins with ~ as ./~name."
         )
     name = default_run_name(config) if config.run_name is None else config.run_name
+    run_name = setting("run_name", name)
     if name in (".", "..") or "/" in name or "\0" in name or not name.strip():
-        raise InputError(f"--run_name={name!r}: give one folder name without '/'.")
-    if len(os.fsencode(name)) > bounds.LONGEST_RUN_NAME:
+        raise InputError(f"{run_name}: give one folder name without '/'.")
+    if len(os.fsencode(name)) > LONGEST_RUN_NAME:
         raise InputError(
-            f"--run_name={name!r}: a folder's name takes {bounds.LONGEST_RUN_NAME} bytes at most. "
-            "Set a shorter --run_name."
-        )
-
-
-def _check_interval(
-    config: Config, name: str, low: float, high: float | None = None, low_open: bool = False
-) -> None:
-    value = getattr(config, name)
-    if value is None:
-        return
-    too_low = value <= low if low_open else value < low
-    if too_low or math.isnan(value) or (high is not None and value >= high):
-        bound = f"above {low:g}" if low_open else f"{low:g} or more"
-        bound += "" if high is None else f" and below {high:g}"
-        raise InputError(f"--{name}={value:g}: it must be {bound}.")
-    smallest, largest = bounds.SMALLEST_FLOAT32, bounds.LARGEST_FLOAT32
-    if value != 0 and not smallest <= value <= largest:
-        raise InputError(
-            f"--{name}={value:g}: float32 does not hold it. Set a number from {smallest:.2g} to "
-            f"{largest:.2g}."
+            f"{run_name}: a folder's name takes {LONGEST_RUN_NAME} bytes at most. Set a shorter "
+            f"{setting('run_name')}."
         )
 
 
 def _check_loss_scale(config: Config, given: frozenset[str]) -> None:
+    loss_scale = setting("loss_scale", config.loss_scale)
     if config.loss_scale not in LOSS_SCALE_MODES:
         try:
             scale = float(config.loss_scale)
         except ValueError:
             scale = math.nan
-        if not (math.isfinite(scale) and scale > 0):
+        why_not = LOSS_SCALE.why_not(scale)
+        if why_not:
             raise InputError(
-                f"--loss_scale={config.loss_scale}: it takes 'dynamic', 'none' or a positive "
-                "number, such as --loss_scale=1024."
+                f"{loss_scale}: it takes 'dynamic', 'none' or a number, such as "
+                f"{setting('loss_scale', '1024')}; a number must be {LOSS_SCALE}."
             )
-        _check_is_scale("loss_scale", scale, config.loss_scale)
+    policy = setting("policy", config.policy)
     float16 = config.policy in FLOAT16_POLICIES or config.is_user_model
-    scale_flags = [name for name in DYNAMIC_SCALE_FLAGS if name in given]
-    if not float16 and config.loss_scale not in LOSS_SCALE_MODES:
+    shaping = [name for name in DYNAMIC_SCALE_FLAGS if name in given]
+    idle = shaping[0] if shaping else "loss_scale"
+    if not float16 and (shaping or config.static_loss_scale is not None):
+        came = setting(idle) if shaping else loss_scale
         raise InputError(
-            f"--loss_scale={config.loss_scale} with --policy={config.policy}: only float16 needs "
-            f"a loss scale. Set --policy to one of {', '.join(FLOAT16_POLICIES)}, or leave "
-            "--loss_scale out."
+            f"{came} with {policy}: only float16 needs a loss scale. Set {setting('policy')} to "
+            f"one of {', '.join(FLOAT16_POLICIES)}, or leave {setting(idle)} out."
         )
-    if not float16 and scale_flags:
-        raise InputError(
-            f"--{scale_flags[0]} with --policy={config.policy}: only float16 needs a loss scale. "
-            f"Set --policy to one of {', '.join(FLOAT16_POLICIES)}, or leave the flag out."
-        )
-    dynamic_only = [name for name in scale_flags if name != "max_skipped_in_a_row"]
+    dynamic_only = [name for name in shaping if name != "max_skipped_in_a_row"]
     if config.loss_scale != "dynamic" and dynamic_only:
+        came = setting(dynamic_only[0])
         raise InputError(
-            f"--{dynamic_only[0]} with --loss_scale={config.loss_scale}: it shapes a dynamic "
-            "scale only. Set --loss_scale=dynamic, or leave the flag out."
+            f"{came} with {loss_scale}: it shapes a dynamic scale only. Set "
+            f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
         )
     if config.loss_scale == "none" and "max_skipped_in_a_row" in given:
         raise InputError(
-            "--max_skipped_in_a_row with --loss_scale=none: nothing is skipped there. "
+            f"{setting('max_skipped_in_a_row')} with {loss_scale}: nothing is skipped there. "
             "Leave one of the two out."
         )
-    _check_interval(config, "loss_scale_growth_factor", low=1.0, low_open=True)
-    _check_interval(config, "loss_scale_backoff_factor", low=0.0, high=1.0, low_open=True)
-    for name in ("min_loss_scale", "max_loss_scale"):
-        _check_is_scale(name, getattr(config, name), f"{getattr(config, name):g}")
     low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
     if config.loss_scale == "dynamic" and not low <= start <= high:
         raise InputError(
-            f"--initial_loss_scale={start:g} lies outside [--min_loss_scale={low:g}, "
-            f"--max_loss_scale={high:g}]. Move one of the three."
-        )
-
-
-def _check_is_scale(name: str, scale: float, came: str) -> None:
-    if not bounds.SMALLEST_LOSS_SCALE <= scale < bounds.LOSS_SCALE_LIMIT:
-        raise InputError(
-            f"--{name}={came}: a loss scale is a float32 with room to double. Set it to "
-            f"{bounds.SMALLEST_LOSS_SCALE:.3g} (2^-126) or more, and below "
-            f"{bounds.LOSS_SCALE_LIMIT:.3g} (2^127)."
+            f"{setting('initial_loss_scale', start)} lies outside "
+            f"[{setting('min_loss_scale', low)}, {setting('max_loss_scale', high)}]. Move one of "
+            "the three."
         )

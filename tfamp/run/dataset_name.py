@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tfamp.run.errors import InputError, nearest_names
+from tfamp.run.errors import InputError, nearest_names, setting
 
 EMBEDDED = "fashion_mnist_mini"
 SYNTHETIC = "synthetic"
@@ -24,7 +24,7 @@ def check(name: str) -> None:
     near = nearest_names(name.replace("-", "_"), (*own, "cifar100", "fashion_mnist"))
     guess = f" Did you mean {near[0]!r}?" if near else ""
     raise InputError(
-        f"{name!r} is no dataset name.{guess} --dataset takes {', '.join(own)} or the name of a "
-        "TFDS set as set, set/config or set/config:version, such as cifar100 or "
+        f"{name!r} is no dataset name.{guess} {setting('dataset')} takes {', '.join(own)} or the "
+        "name of a TFDS set as set, set/config or set/config:version, such as cifar100 or "
         "imagenette/160px-v2."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import os
@@ -13,37 +12,10 @@ from typing import Any
 
 from tfamp.run import belongings as belongings_lib
 from tfamp.run.belongings import Belongings
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, setting
 
 # Foreign files that a message names, at most.
 _NAMED = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Terms:
-    """What the reader of a message can set, in his own words.
-
-    Attributes:
-        replace: How to have a finished run replaced.
-        elsewhere: How to name another folder for the run.
-        folder: How to name a folder that can be written.
-    """
-
-    replace: str
-    elsewhere: str
-    folder: str
-
-
-FLAGS = Terms(
-    replace="Set --overwrite to replace it, or another --run_name, --seed or --logdir.",
-    elsewhere="Set another --run_name or --logdir.",
-    folder="Set --logdir to a folder where you can read and write.",
-)
-ARGUMENTS = Terms(
-    replace="Pass overwrite=True to replace it, or another run_directory.",
-    elsewhere="Pass another run_directory.",
-    folder="Pass a run_directory that is, or can become, a folder where you can read and write.",
-)
 
 
 class RunDirectory:
@@ -52,18 +24,20 @@ class RunDirectory:
     Args:
         path: The folder of this one run. It is made when it is not there.
         saves: Names of weights and models that the run will write there.
-        terms: In whose words a message says what to set.
+        named_by: The settings that say where the folder is, for messages; the last one says in
+            which folder it lies.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         saves: Collection[str] = (),
-        terms: Terms = FLAGS,
+        named_by: Sequence[str] = ("run_name", "logdir"),
     ) -> None:
         self.path = Path(path).expanduser()
         self.saves = tuple(saves)
-        self._terms = terms
+        self._elsewhere = f"another {' or '.join(map(setting, named_by))}"
+        self._writable = f"Set {setting(named_by[-1])} to a folder where you can read and write."
 
     @property
     def metrics(self) -> Path:
@@ -118,7 +92,7 @@ class RunDirectory:
             return self._set_aside(own) if own else None
         except OSError as error:
             raise InputError(
-                f"Cannot write to {self.path}: {error.strerror or error}. {self._terms.folder}"
+                f"Cannot write to {self.path}: {error.strerror or error}. {self._writable}"
             ) from error
 
     def _look(self, overwrite: bool) -> Belongings:
@@ -128,27 +102,30 @@ class RunDirectory:
                 above = above.parent
         except OSError as error:
             raise InputError(
-                f"{self.path} can be no folder: {error.strerror or error}. {self._terms.folder}"
+                f"{self.path} can be no folder: {error.strerror or error}. {self._writable}"
             ) from error
         if not above.is_dir():
-            raise InputError(f"{above} is a file. {self._terms.folder}")
+            raise InputError(f"{above} is a file. {self._writable}")
         if not os.access(above, os.R_OK | os.W_OK | os.X_OK):
-            raise InputError(f"Cannot read and write in {above}. {self._terms.folder}")
+            raise InputError(f"Cannot read and write in {above}. {self._writable}")
         try:
             found = belongings_lib.look(self.path, self.saves)
         except OSError as error:
             raise InputError(
                 f"Cannot read {error.filename or self.path}: {error.strerror or error}. "
-                f"{self._terms.folder}"
+                f"{self._writable}"
             ) from error
         if found.foreign:
             raise InputError(
                 f"{self.path} holds what no run of tfamp wrote, under names that a run uses: "
                 f"{self._listed(found.foreign)}. Nothing of it is replaced, whether a run may be "
-                f"overwritten or not. {self._terms.elsewhere}"
+                f"overwritten or not. Set {self._elsewhere}."
             )
         if self.is_completed() and not overwrite:
-            raise InputError(f"{self.path} holds a finished run. {self._terms.replace}")
+            raise InputError(
+                f"{self.path} holds a finished run. Set {setting('overwrite', True)} to replace "
+                f"it, or {self._elsewhere}."
+            )
         return found
 
     def _listed(self, paths: Sequence[Path]) -> str:
@@ -189,7 +166,7 @@ class RunDirectory:
             return False
         except OSError as error:
             raise InputError(
-                f"Cannot read {self.result}: {error.strerror or error}. {self._terms.folder}"
+                f"Cannot read {self.result}: {error.strerror or error}. {self._writable}"
             ) from error
         except (ValueError, AttributeError):
             return False

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from tfamp.run import config as config_lib
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, as_flag
 
 _DEFAULTS = config_lib.Config()
 
@@ -259,7 +259,7 @@ def as_arguments(values: flags.FlagValues, but: Collection[str] = ()) -> list[st
 
 def _input_error(error: flags.Error | UnicodeDecodeError) -> InputError:
     if isinstance(error, UnicodeDecodeError):
-        return InputError(f"--flagfile: it is no text in UTF-8 ({error}).")
+        return InputError(f"--flagfile: it is no text in UTF-8 ({error}).", "flagfile")
     # absl's own prefix of a flagfile that is not there.
     return InputError(str(error).removeprefix("ERROR:: "))
 
@@ -288,8 +288,8 @@ def parse_or_exit(argv: list[str]) -> list[str]:
         sys.exit(0)
 
 
-def exit_with_input_error(error: Exception) -> NoReturn:
+def exit_with_input_error(error: InputError) -> NoReturn:
     """Prints one message without a traceback and exits with code 2."""
-    print(f"tfamp: {error}", file=sys.stderr)
+    print(f"tfamp: {error.told(as_flag)}", file=sys.stderr)
     print("Run with --helpshort to see every flag.", file=sys.stderr)
     sys.exit(2)

@@ -16,18 +16,11 @@ from tfamp.run import config as config_lib
 from tfamp.run import flags as run_flags
 from tfamp.run import recorded, records
 from tfamp.run.config import Config
-from tfamp.run.directory import RunDirectory, Terms
+from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import InputError
-from tfamp.sweeping import matrix as matrix_lib
 from tfamp.sweeping.matrix import Matrix
 
 _ABSENT = "absent"
-# A sweep names its cells itself.
-_TERMS = Terms(
-    replace="Give another LOGDIR, or add '-- --overwrite' to replace it.",
-    elsewhere="Give another LOGDIR.",
-    folder="Give a LOGDIR where you can read and write.",
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +46,8 @@ class Cell:
     def directory(self) -> RunDirectory:
         """Where the run's files lie; as the trainer makes it."""
         path = f"{self.config.logdir}/{self.config.run_name}"
-        return RunDirectory(path, self.config.saved_names, _TERMS)
+        # A sweep names its cells itself.
+        return RunDirectory(path, self.config.saved_names, named_by=("logdir",))
 
     @property
     def log(self) -> Path:
@@ -219,8 +213,8 @@ def _cell(values: Config, common: Sequence[str]) -> Cell:
     try:
         config = run_flags.config_from_arguments(arguments)
     except InputError as error:
-        reason = matrix_lib.in_the_sweeps_words(error)
-        raise InputError(f"The cell {name} cannot be run: {reason}") from error
+        reason = error.message
+        raise InputError(f"The cell {name} cannot be run: {reason}", error.field) from error
     return Cell(config, tuple(arguments), user_files.sha256(config.model))
 
 
@@ -257,12 +251,9 @@ def check_on_disk(cells: Sequence[Cell], overwrite: bool) -> None:
     """
     conflicts = []
     for cell in cells:
-        try:
-            # Whether the folder can be written; finished runs are looked at below.
-            cell.directory.check(overwrite=True)
-            conflict = cell.conflict()
-        except InputError as error:
-            raise matrix_lib.in_the_sweeps_words(error) from error
+        # Whether the folder can be written; finished runs are looked at below.
+        cell.directory.check(overwrite=True)
+        conflict = cell.conflict()
         if conflict:
             fields = ", ".join(
                 f"{name} {_shown(there)} there and {_shown(here)} here"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -12,7 +11,7 @@ from tfamp.models import registry as model_registry
 from tfamp.models import user_model
 from tfamp.run import config as config_lib
 from tfamp.run import flags as run_flags
-from tfamp.run.errors import InputError, unknown_name
+from tfamp.run.errors import InputError, Setting, as_flag, unknown_name
 
 # The sweep's flag for each flag of the trainer's that it sets.
 AXES = {
@@ -91,16 +90,19 @@ def read(lists: Mapping[str, str | None], train_flags: Sequence[str]) -> Matrix:
         raise InputError(
             f"--loss_scales={values['loss_scales']} with --policies={','.join(matrix.policies)}: "
             "only float16 needs a loss scale. Add one of "
-            f"{', '.join(config_lib.FLOAT16_POLICIES)} to --policies, or leave --loss_scales out."
+            f"{', '.join(config_lib.FLOAT16_POLICIES)} to --policies, or leave --loss_scales out.",
+            "loss_scales",
         )
     return matrix
 
 
-def in_the_sweeps_words(error: InputError) -> InputError:
-    """The same message with the sweep's flags to set; what came, `--policy=float32`, stays."""
-    flags = re.compile(rf"--({'|'.join(AXES)})(?![=\w])")
-    message = flags.sub(lambda match: f"--{AXES[match[1]]}", str(error))
-    return InputError(re.sub(r"--logdir(?![=\w])", "LOGDIR", message))
+def as_option(said: Setting) -> str:
+    """In the terms of who starts a sweep; what came to a cell, `--policy=float32`, stays."""
+    if said.name == "overwrite":
+        return "'-- --overwrite'"
+    if said.flag != said.name:
+        return as_flag(said)
+    return "LOGDIR" if said.name == "logdir" else f"--{AXES.get(said.name, said.name)}"
 
 
 def _refuse_swept(train_flags: Sequence[str]) -> None:
@@ -159,24 +161,21 @@ _EXAMPLES = {
 
 def _policy(value: str) -> str:
     if value not in config_lib.POLICIES:
-        raise unknown_name("policy", value, config_lib.POLICIES, "--policies")
+        raise unknown_name("policy", value, config_lib.POLICIES, "policies")
     return value
 
 
 def _loop(value: str) -> str:
     if value not in config_lib.LOOPS:
-        raise unknown_name("loop", value, config_lib.LOOPS, "--loops")
+        raise unknown_name("loop", value, config_lib.LOOPS, "loops")
     return value
 
 
 def _model(value: str) -> str:
     if not user_model.is_user_model(value) and value not in model_registry.MODEL_NAMES:
         known = (*model_registry.MODEL_NAMES, "path/to/file.py:function")
-        raise unknown_name("model", value, known, "--models")
-    try:
-        model_registry.check_name(value)
-    except InputError as error:
-        raise in_the_sweeps_words(error) from error
+        raise unknown_name("model", value, known, "models")
+    model_registry.check_name(value)
     return value
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run import records
-from tfamp.run.directory import ARGUMENTS, FLAGS, RunDirectory
+from tfamp.run.directory import RunDirectory
 from tfamp.telemetry.named_optimizers import named_optimizers
 from tfamp.telemetry.non_finite import NonFiniteWatch
 from tfamp.telemetry.recorder import Recorder
@@ -73,7 +73,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         super().__init__()
         if log_every < 1:
             raise ValueError(f"log_every={log_every}: it must be 1 or more.")
-        directory = RunDirectory(run_directory, terms=ARGUMENTS if owns_result else FLAGS)
+        directory = RunDirectory(run_directory, named_by=("run_directory",))
         self.recorder = Recorder(directory, log_every, batch_size)
         self._run = ScriptRun(self.recorder, "fit", overwrite) if owns_result else None
         self._optimizers = optimizers

@@ -13,7 +13,7 @@ import numpy as np
 
 from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run import records
-from tfamp.run.directory import ARGUMENTS, RunDirectory
+from tfamp.run.directory import RunDirectory
 from tfamp.telemetry.named_optimizers import named_optimizers
 from tfamp.telemetry.recorder import Recorder
 from tfamp.telemetry.script_run import ScriptRun
@@ -37,7 +37,7 @@ class LoopTelemetry:
         log_every: int,
         overwrite: bool,
     ) -> None:
-        directory = RunDirectory(run_directory, terms=ARGUMENTS)
+        directory = RunDirectory(run_directory, named_by=("run_directory",))
         self._run = ScriptRun(Recorder(directory, log_every, batch_size), "custom", overwrite)
         self._model = model
         self._optimizers = optimizers
