@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tfamp.reporting import statistics
+from tfamp.reporting import estimates
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -50,9 +50,9 @@ def test_the_reports_means_and_intervals_are_those_of_its_runs():
     report = json.loads((RESULTS / "amp_vs_float32" / "report.json").read_text())
     for variant in (variant for group in report["groups"] for variant in group["variants"]):
         for name, told in variant["figures"].items():
-            mean = statistics.mean_share if name == "validation_accuracy" else statistics.mean
+            mean = estimates.mean_share if name == "validation_accuracy" else estimates.mean
             if not name.endswith(("accuracy", "loss")):
-                mean = statistics.geometric_mean
+                mean = estimates.geometric_mean
             found = mean([run["figures"][name] for run in variant["runs"]])
             assert told == pytest.approx(dataclasses.asdict(found)), (variant["label"], name)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from made_runs import write_run, write_sweep
 
-from tfamp.reporting import comparison, runs
+from tfamp.reporting import comparison, groups, runs
 from tfamp.run.errors import InputError, as_flag
 
 
@@ -58,17 +58,17 @@ def test_the_figures_of_a_comparison(tmp_path):
     assert found.memory_ratio.low == pytest.approx(0.25)
     assert found.accuracy_difference.value == pytest.approx(0.02)
     assert found.accuracy_difference.high == pytest.approx(0.02 + 12.706205 * 0.01, rel=1e-5)
-    assert variant.figure("step_time_ms").value == pytest.approx(math.sqrt(50 * 40))
-    assert variant.figure("step_time_p95_ms").value == pytest.approx(1.1 * math.sqrt(50 * 40))
-    assert variant.figure("epoch_time_sec").value == pytest.approx(math.sqrt(1.0 * 0.8))
-    assert variant.figure("examples_per_sec").value == pytest.approx(64 / math.sqrt(0.05 * 0.04))
-    assert variant.figure("validation_accuracy").value == pytest.approx(0.82)
+    assert variant.mean("step_time_ms").value == pytest.approx(math.sqrt(50 * 40))
+    assert variant.mean("step_time_p95_ms").value == pytest.approx(1.1 * math.sqrt(50 * 40))
+    assert variant.mean("epoch_time_sec").value == pytest.approx(math.sqrt(1.0 * 0.8))
+    assert variant.mean("examples_per_sec").value == pytest.approx(64 / math.sqrt(0.05 * 0.04))
+    assert variant.mean("validation_accuracy").value == pytest.approx(0.82)
 
 
 def test_one_epoch_is_all_there_is(tmp_path):
     write_run(tmp_path, epochs=1, step_ms=100.0)
     (group,) = compare(tmp_path).groups
-    assert group.baseline.figure("epoch_time_sec").value == pytest.approx(22.0)
+    assert group.baseline.mean("epoch_time_sec").value == pytest.approx(22.0)
 
 
 def test_only_common_seeds_are_paired_and_the_rest_is_named(tmp_path):
@@ -239,7 +239,7 @@ def test_a_baseline_that_is_not_there(baseline, message, tmp_path):
 
 
 def test_no_runs_at_all(tmp_path):
-    assert compare(tmp_path, "float32") == comparison.Comparisons((), ())
+    assert compare(tmp_path, "float32") == groups.Comparisons((), ())
 
 
 def test_a_figure_that_was_not_measured_is_absent(tmp_path):
@@ -248,4 +248,4 @@ def test_a_figure_that_was_not_measured_is_absent(tmp_path):
     (group,) = compare(tmp_path).groups
     ((variant, found),) = group.comparisons
     assert found.memory_ratio is None
-    assert variant.figure("device_peak_bytes") is None
+    assert variant.mean("device_peak_bytes") is None

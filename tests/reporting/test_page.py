@@ -15,9 +15,9 @@ from made_runs import rewrite, write_run, write_sweep
 from matplotlib.image import imread
 
 from tfamp import report
-from tfamp.reporting import cells, comparison, document, runs
+from tfamp.reporting import comparison, document, runs
 from tfamp.reporting.figures import plots
-from tfamp.reporting.pages import page, scale_tables
+from tfamp.reporting.pages import formatting, page, scale_tables
 
 JUDGED = ("step_speedup", "memory_ratio", "accuracy_difference")
 HOSTILE = "<img src=x onerror=alert(1)>|a|`$b$` [c](http://evil.example) *d*"
@@ -132,7 +132,7 @@ def test_figures_are_rounded_with_units_and_intervals(sweep):
     assert rows["Speed-up per step"][0].strip() == "baseline"
     assert rows["Speed-up per step"][1].strip() == "1.45× 1.40 to 1.50 faster"  # noqa: RUF001
     assert rows["Accuracy difference"][1].endswith("within noise")
-    assert rows["Skipped steps"][0].strip() == cells.DASH
+    assert rows["Skipped steps"][0].strip() == formatting.DASH
     assert rows["Skipped steps"][1].strip() == "3 of 180 1 in each run"
     assert ["Time per step, median", "102.0 ms (97.1 to 107.1)"] in [
         row[:2] for row in markdown_rows(markdown)
@@ -325,10 +325,10 @@ def test_what_was_not_measured_is_a_dash_and_nan_is_nan(tmp_path):
         rewrite(run / "result.json", step_time_ms=None, examples_per_sec=None)
     _, html, _ = written(tmp_path)
     rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in html.rows if row}
-    assert rows["Time per step, median"] == [cells.DASH, cells.DASH]
-    assert rows["Examples per second"] == [cells.DASH, cells.DASH]
-    assert rows["Peak memory on CPU:0 (a test's CPU)"] == [cells.DASH, cells.DASH]
-    assert rows["Speed-up per step"] == ["baseline", f"{cells.DASH} not measured"]
+    assert rows["Time per step, median"] == [formatting.DASH, formatting.DASH]
+    assert rows["Examples per second"] == [formatting.DASH, formatting.DASH]
+    assert rows["Peak memory on CPU:0 (a test's CPU)"] == [formatting.DASH, formatting.DASH]
+    assert rows["Speed-up per step"] == ["baseline", f"{formatting.DASH} not measured"]
     assert rows["Validation accuracy"] == ["NaN", "NaN"]
     assert rows["Accuracy difference"][1].startswith("NaN")
 
@@ -408,39 +408,31 @@ def test_the_summary_names_what_was_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("value", "form", "shown"),
     [
-        (1234.5, cells.rounded, "1,234"),
-        (101.96, cells.rounded, "102.0"),
-        (9.876, cells.rounded, "9.88"),
-        (0.01234, cells.rounded, "0.0123"),
-        (0.0, cells.rounded, "0"),
-        (2**27, cells.mebibytes, "128.0"),
-        (51317.4 * 2**20, cells.mebibytes, "51,317"),
-        (0.81, cells.percent, "81.00"),
-        (3e-6, cells.percent, "0.0003"),
-        (-0.0012, cells.points, "-0.12"),
-        (0.0123, cells.ratio, "0.0123"),
-        (32768.0, cells.scale, "32768 (2¹⁵)"),
-        (2.0**-3, cells.scale, "0.125 (2⁻³)"),
-        (1000.0, cells.scale, "1000"),
-        (0.0, cells.scale, "0"),
-        ("Infinity", cells.scale, "infinite"),
-        ("NaN", cells.percent, "NaN"),
-        (None, cells.percent, cells.DASH),
-        (True, cells.percent, cells.DASH),
+        (1234.5, formatting.rounded, "1,234"),
+        (101.96, formatting.rounded, "102.0"),
+        (9.876, formatting.rounded, "9.88"),
+        (0.01234, formatting.rounded, "0.0123"),
+        (0.0, formatting.rounded, "0"),
+        (2**27, formatting.mebibytes, "128.0"),
+        (51317.4 * 2**20, formatting.mebibytes, "51,317"),
+        (0.81, formatting.percent, "81.00"),
+        (3e-6, formatting.percent, "0.0003"),
+        (-0.0012, formatting.points, "-0.12"),
+        (0.0123, formatting.ratio, "0.0123"),
+        (32768.0, formatting.scale, "32768 (2¹⁵)"),
+        (2.0**-3, formatting.scale, "0.125 (2⁻³)"),
+        (1000.0, formatting.scale, "1000"),
+        (0.0, formatting.scale, "0"),
+        ("Infinity", formatting.scale, "infinite"),
+        ("NaN", formatting.percent, "NaN"),
+        (None, formatting.percent, formatting.DASH),
+        (True, formatting.percent, formatting.DASH),
     ],
 )
 def test_numbers_are_rounded_to_what_a_reader_can_use(value, form, shown):
-    assert cells.text(value, form) == shown
+    assert formatting.text(value, form) == shown
 
 
 def test_the_ends_of_an_interval_have_the_means_places():
     estimate = {"value": 102.0, "low": 97.0317, "high": 106.968}
-    assert cells.estimate(estimate, cells.rounded, " ms") == ("102.0 ms", "97.0 to 107.0")
-
-
-@pytest.mark.parametrize(
-    ("seeds", "shown"),
-    [([0], "0"), ([0, 1, 2], "0, 1, 2"), (list(range(10)), "0 to 9"), ([0, 1, 2, 9], "0, 1, 2, 9")],
-)
-def test_many_seeds_are_a_range(seeds, shown):
-    assert cells.seeds(seeds) == shown
+    assert formatting.estimate(estimate, formatting.rounded, " ms") == ("102.0 ms", "97.0 to 107.0")

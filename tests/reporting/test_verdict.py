@@ -6,8 +6,8 @@ import pytest
 from made_runs import write_run
 
 from tfamp.reporting import comparison, runs, verdict
+from tfamp.reporting.estimates import Estimate
 from tfamp.reporting.pages.tables import Cell
-from tfamp.reporting.statistics import Estimate
 
 
 def sentences(logdir):

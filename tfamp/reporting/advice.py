@@ -8,9 +8,10 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from tfamp.reporting import pairing, provenance
-from tfamp.reporting.comparison import Comparisons, Group, xla_words
-from tfamp.reporting.runs import Run, by_seed
+from tfamp.reporting import pairing, sources
+from tfamp.reporting.groups import Comparisons, Group, xla_words
+from tfamp.reporting.runs import FinishedRun
+from tfamp.reporting.seeds import by_seed
 from tfamp.run import commands
 from tfamp.run.config import (
     DYNAMIC_SCALE_FLAGS,
@@ -114,7 +115,7 @@ def _partners(group: Group, baseline: str, taken: Collection[str]) -> Advice:
 
 
 def _command(
-    run: Run,
+    run: FinishedRun,
     taken: Collection[str],
     policy: str,
     jit: bool | None = None,
@@ -130,7 +131,7 @@ def _command(
         seed: Its seed; the run's unless given.
     """
     if _is_script(run):
-        script = provenance.command(run.command_line)
+        script = sources.command(run.command_line)
         return f"{script}  # under {policy}, with a run directory of its own"
     seed = run.seed if seed is None else seed
     jit = run.config.get(pairing.COMPILER) if jit is None else jit
@@ -151,13 +152,13 @@ def _command(
     return commands.typed("train", *arguments)
 
 
-def _is_script(run: Run) -> bool:
+def _is_script(run: FinishedRun) -> bool:
     """Whether a script of the user's trained it, which takes no flags of tfamp's."""
     program = PurePath(run.command_line[0]) if run.command_line else PurePath()
     return program.suffix == ".py" and program.name != "train.py"
 
 
-def _typed(run: Run) -> Sequence[str]:
+def _typed(run: FinishedRun) -> Sequence[str]:
     """The flags of a run, as typed; from its config where something else than tfamp.train ran."""
     if run.command_line and PurePath(run.command_line[0]).name == "train.py":
         return run.command_line[1:]

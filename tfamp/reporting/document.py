@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tfamp import __version__
-from tfamp.reporting import advice, provenance, verdict
-from tfamp.reporting.comparison import FIGURES, Comparison, Comparisons, Group, Variant
-from tfamp.reporting.runs import PassedOver, Run
-from tfamp.reporting.scale_story import gradient_health, scale_story
-from tfamp.reporting.statistics import Estimate
+from tfamp.reporting import advice, caveats, sources, verdict
+from tfamp.reporting.estimates import Estimate
+from tfamp.reporting.gradient_summary import summarise_gradients
+from tfamp.reporting.groups import Comparison, Comparisons, Group, Variant
+from tfamp.reporting.measurements import MEASUREMENTS
+from tfamp.reporting.runs import FinishedRun, PassedOver
+from tfamp.reporting.scale_summary import summarise_scale
 from tfamp.run import records
 
 SCHEMA_VERSION = 1
@@ -54,8 +56,8 @@ def build(
             ],
             "unpaired": [dataclasses.asdict(entry) for entry in comparisons.unpaired],
             "passed_over": [dataclasses.asdict(entry) for entry in passed_over],
-            "warnings": provenance.warnings(logdir, comparisons, passed_over),
-            "provenance": provenance.collect(logdir, comparisons),
+            "warnings": caveats.warnings(logdir, comparisons, passed_over),
+            "provenance": sources.collect(logdir, comparisons),
         }
     )
 
@@ -93,7 +95,7 @@ def _group(group: Group, name: str) -> dict[str, Any]:
 
 def _variant(variant: Variant, group: Group) -> dict[str, Any]:
     runs = [_run(run) for run in variant.runs]
-    stories = [run["loss_scale"] for run in runs if run["loss_scale"] is not None]
+    scales = [run["loss_scale"] for run in runs if run["loss_scale"] is not None]
     return {
         "label": variant.label,
         "precision": dataclasses.asdict(variant.precision)
@@ -102,24 +104,24 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
         "seeds": [run.seed for run in variant.runs],
         "jit_compile": variant.has_xla,
         "computes_in": _computes_in(variant.runs),
-        "figures": {name: _estimate(variant.figure(name)) for name in FIGURES},
+        "figures": {name: _estimate(variant.mean(name)) for name in MEASUREMENTS},
         "epoch_time_includes_compile": any(
             len(run.result["epoch_time_sec"]) == 1 for run in variant.runs
         ),
         "skipped_steps": {
             "total": None
-            if any(story["skipped"] is None for story in stories)
-            else sum(story["skipped"] for story in stories),
-            "of": sum(story["steps"] for story in stories),
-            "per_run": [story["skipped"] for story in stories],
+            if any(scale["skipped"] is None for scale in scales)
+            else sum(scale["skipped"] for scale in scales),
+            "of": sum(scale["steps"] for scale in scales),
+            "per_run": [scale["skipped"] for scale in scales],
         }
-        if stories
+        if scales
         else None,
         "final_scale": {
-            "min": min(story["final"] for story in stories),
-            "max": max(story["final"] for story in stories),
+            "min": min(scale["final"] for scale in scales),
+            "max": max(scale["final"] for scale in scales),
         }
-        if stories
+        if scales
         else None,
         "comparison": _comparison(variant.comparison),
         "verdict": verdict.sentences(variant, group),
@@ -127,7 +129,7 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
     }
 
 
-def _computes_in(runs: Sequence[Run]) -> list[str] | None:
+def _computes_in(runs: Sequence[FinishedRun]) -> list[str] | None:
     """What the runs really computed in, each once; None where none of them recorded it."""
     told = [run.computes_in for run in runs if run.computes_in is not None]
     return list(dict.fromkeys(told)) or None
@@ -154,15 +156,15 @@ def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
     return None if estimate is None else dataclasses.asdict(estimate)
 
 
-def _run(run: Run) -> dict[str, Any]:
-    story, health = scale_story(run), gradient_health(run)
+def _run(run: FinishedRun) -> dict[str, Any]:
+    scale, gradients = summarise_scale(run), summarise_gradients(run)
     return {
         "directory": run.directory,
         "seed": run.seed,
-        "figures": {name: read(run) for name, read in FIGURES.items()},
-        "loss_scale": story and dataclasses.asdict(story),
-        "gradients": health and dataclasses.asdict(health),
-        "command": provenance.command(run.command_line),
+        "figures": {name: read(run) for name, read in MEASUREMENTS.items()},
+        "loss_scale": scale and dataclasses.asdict(scale),
+        "gradients": gradients and dataclasses.asdict(gradients),
+        "command": sources.command(run.command_line),
         "git_revision": run.git_revision,
     }
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfamp.reporting.precision_settings import PRECISION_FIELDS
-from tfamp.reporting.runs import Run
+from tfamp.reporting.runs import FinishedRun
 from tfamp.run import recorded
 from tfamp.run.config import KEEPING_FLAGS
 
@@ -25,7 +25,7 @@ _IDENTITY_FIELDS = ("seed", "stop_on_non_finite", *KEEPING_FLAGS)
 _MODEL_FIELDS = ("trainable_parameters", "model_sha256")
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(run: FinishedRun) -> dict[str, Any]:
     """What runs must share to be compared: their settings, and the model itself where known."""
     apart = (*PRECISION_FIELDS, *_IDENTITY_FIELDS)
     settings = {name: value for name, value in run.config.items() if name not in apart}
@@ -33,17 +33,17 @@ def settings_of(run: Run) -> dict[str, Any]:
     return settings | {name: value for name, value in known.items() if value is not None}
 
 
-def gather(runs: Sequence[Run]) -> list[list[Run]]:
+def gather(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     """Sorts runs into sets that share their settings and their device."""
-    members: dict[str, list[Run]] = defaultdict(list)
+    members: dict[str, list[FinishedRun]] = defaultdict(list)
     for run in _with_known_models(runs):
         members[_key(run)].append(run)
     return list(members.values())
 
 
 def join_compilers(
-    members: Sequence[list[Run]], is_baseline: Callable[[Run], bool]
-) -> list[list[Run]]:
+    members: Sequence[list[FinishedRun]], is_baseline: Callable[[FinishedRun], bool]
+) -> list[list[FinishedRun]]:
     """Adds sets without a baseline to those that differ from them in the compiler alone.
 
     Args:
@@ -53,7 +53,7 @@ def join_compilers(
     Returns:
         The sets; one that was added to another, with which it shares a seed, is not there itself.
     """
-    hosts: dict[str, list[Run]] = {}
+    hosts: dict[str, list[FinishedRun]] = {}
     for group in members:
         if any(map(is_baseline, group)):
             hosts[_key(group[0], but=(COMPILER,))] = group
@@ -68,12 +68,12 @@ def join_compilers(
     return [group for group in joined if group]
 
 
-def nearest(run: Run, others: Sequence[Run]) -> str:
+def nearest(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
     """Says in what the most similar of `others` differs."""
     if not others:
         return "There is none to compare it with."
 
-    def differences(other: Run) -> dict[str, tuple[Any, Any]]:
+    def differences(other: FinishedRun) -> dict[str, tuple[Any, Any]]:
         here, there = settings_of(run), settings_of(other)
         here["device"], there["device"] = run.result["device"], other.result["device"]
         names = sorted(here.keys() | there.keys())
@@ -103,12 +103,12 @@ def _known(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else "recorded"
 
 
-def _key(run: Run, but: Sequence[str] = ()) -> str:
+def _key(run: FinishedRun, but: Sequence[str] = ()) -> str:
     settings = {n: value for n, value in settings_of(run).items() if n not in but}
     return json.dumps([settings, run.result["device"]], sort_keys=True)
 
 
-def _with_known_models(runs: Sequence[Run]) -> list[Run]:
+def _with_known_models(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """Gives runs that did not record their model what the others of their settings recorded.
 
     Where those do not agree among each other, it cannot be told which of them such a run is like:

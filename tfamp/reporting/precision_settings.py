@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfamp.reporting.runs import Run
+from tfamp.reporting.runs import FinishedRun
 from tfamp.run.config import DYNAMIC_SCALE_FLAGS, FLOAT16_POLICIES, POLICIES, Config
 
 # Fields of a config that say in which precision a run computes.
@@ -32,7 +32,7 @@ class Precision:
     scale_settings: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def of(cls, run: Run) -> Precision:
+    def of(cls, run: FinishedRun) -> Precision:
         """The precision settings of a run."""
         scaled = run.result["loss_scale"] is not None or run.policy in FLOAT16_POLICIES
         dynamic = scaled and run.config["loss_scale"] == "dynamic"

@@ -22,7 +22,7 @@ class BrokenRunError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A completed run, read and checked.
 
     Attributes:
@@ -89,12 +89,7 @@ class PassedOver:
     is_unfinished: bool = False
 
 
-def by_seed(seed: int | None) -> tuple[bool, int]:
-    """Sorts seeds, none behind all others."""
-    return seed is None, seed or 0
-
-
-def find(logdir: Path, out: Path) -> tuple[list[Run], list[PassedOver]]:
+def find(logdir: Path, out: Path) -> tuple[list[FinishedRun], list[PassedOver]]:
     """Reads every run below a folder, however deep, in the order of their names.
 
     Args:
@@ -105,7 +100,7 @@ def find(logdir: Path, out: Path) -> tuple[list[Run], list[PassedOver]]:
         runs: The completed runs.
         passed_over: The folders that hold no usable run, each with the reason.
     """
-    runs: list[Run] = []
+    runs: list[FinishedRun] = []
     passed_over: list[PassedOver] = []
     for folder, holds_run in _candidates(logdir, out, passed_over):
         name = _name(folder, logdir)
@@ -161,7 +156,7 @@ def _has_begun(folder: Path) -> bool:
     return status in ("failed", "interrupted")
 
 
-def read(folder: Path, name: str) -> Run:
+def read(folder: Path, name: str) -> FinishedRun:
     """Reads one run directory.
 
     Args:
@@ -191,7 +186,7 @@ def read(folder: Path, name: str) -> Run:
     command_line = record.get("command_line")
     revision = record.get("git_revision")
     parameters, content = record.get("trainable_parameters"), record.get("model_sha256")
-    return Run(
+    return FinishedRun(
         directory=name,
         config=recorded.completed(config),
         result=result,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tfamp.reporting.comparison import Group, Variant, xla_words
-from tfamp.reporting.statistics import Estimate
+from tfamp.reporting.estimates import Estimate
+from tfamp.reporting.groups import Group, Variant, xla_words
 
 # Two figures that agree to so much are the same: a ratio's distance from 1, or a share's from 0.
 _SAME = 1e-9

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tfamp.reporting.comparison import Group, Variant
 from tfamp.reporting.figures import plot_style
 from tfamp.reporting.figures.plot_style import Picture, Style
 from tfamp.reporting.figures.series import (
@@ -23,6 +22,7 @@ from tfamp.reporting.figures.series import (
     training_clock,
     training_loss,
 )
+from tfamp.reporting.groups import Group, Variant
 from tfamp.run import records
 
 # A loss that spans more than this is drawn on a logarithmic axis.
@@ -239,7 +239,7 @@ def _curves_picture(
 
 
 def _ends(variant: Variant) -> str:
-    loss, accuracy = variant.figure("train_loss"), variant.figure("validation_accuracy")
+    loss, accuracy = variant.mean("train_loss"), variant.mean("validation_accuracy")
     parts = []
     if loss is not None:
         parts.append(f"training loss {_number(loss.value)}")

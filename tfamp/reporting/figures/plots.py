@@ -11,11 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tfamp.reporting.comparison import Group, Variant
 from tfamp.reporting.figures import plot_style
 from tfamp.reporting.figures.curves import curves
 from tfamp.reporting.figures.plot_style import Picture, Style
 from tfamp.reporting.figures.scale_plot import loss_scale
+from tfamp.reporting.groups import Group, Variant
 from tfamp.run import records
 
 __all__ = ["FILES", "Picture", "draw"]
@@ -164,7 +164,7 @@ def memory(group: Group) -> tuple[Figure, Picture] | None:
     alt = []
     for index, (variant, found) in enumerate(zip(group.variants, peaks, strict=True)):
         style, row = plot_style.style_of(index), -index
-        estimate = variant.figure("device_peak_bytes")
+        estimate = variant.mean("device_peak_bytes")
         if estimate is None or not found:
             missing = _missing(variant)
             _label(axes, row, plot_style.shown(variant.label, 36), missing)

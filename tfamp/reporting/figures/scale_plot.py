@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from tfamp.reporting.comparison import Group, Variant
 from tfamp.reporting.figures import plot_style
 from tfamp.reporting.figures.plot_style import Picture, Style
-from tfamp.reporting.runs import Run
-from tfamp.reporting.scale_story import skipped_steps
+from tfamp.reporting.groups import Group, Variant
+from tfamp.reporting.runs import FinishedRun
+from tfamp.reporting.scale_summary import skipped_steps
 from tfamp.run import records
 
 
@@ -67,7 +67,7 @@ def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
     )
 
 
-def _draw(axes: Axes, run: Run, style: Style) -> int:
+def _draw(axes: Axes, run: FinishedRun, style: Style) -> int:
     """Draws a run's scale; returns how many steps could not be drawn."""
     series = run.series(records.SCALE)
     good = [(step, scale) for step, scale in series if math.isfinite(scale) and scale > 0]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import statistics as robust
+import statistics
 
 import numpy as np
 
-from tfamp.reporting.comparison import Variant
-from tfamp.reporting.runs import Run
+from tfamp.reporting.groups import Variant
+from tfamp.reporting.runs import FinishedRun
 from tfamp.run import records
 
 # Training losses are averaged over so many steps that about this many points are left.
@@ -44,7 +44,7 @@ class Curve:
         return low, high
 
 
-def training_clock(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+def training_clock(run: FinishedRun) -> tuple[np.ndarray, np.ndarray] | None:
     """Steps and the seconds of training behind them, without tracing and compiling.
 
     It sums the windows of `time/step_ms`. The first call, which compiles, counts as the other
@@ -56,7 +56,7 @@ def training_clock(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
     """
     windows = [(step, ms) for step, ms in run.series(records.STEP_TIME) if 0 < ms < math.inf]
     whole = _epoch_step_ms(run)
-    usual = robust.median([ms for _, ms in windows] or list(whole.values()) or [math.nan])
+    usual = statistics.median([ms for _, ms in windows] or list(whole.values()) or [math.nan])
     if math.isnan(usual):
         return None
     steps, seconds = [0], [0.0]
@@ -69,7 +69,7 @@ def training_clock(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
     return np.array(steps), np.array(seconds)
 
 
-def _epoch_step_ms(run: Run) -> dict[int, float]:
+def _epoch_step_ms(run: FinishedRun) -> dict[int, float]:
     """Milliseconds a step by the step that ends an epoch, of the epochs after the first."""
     rows = run.epoch_rows
     return {

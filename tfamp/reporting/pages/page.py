@@ -12,11 +12,11 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from tfamp.reporting import cells, document
-from tfamp.reporting.comparison import Comparisons
+from tfamp.reporting import document
 from tfamp.reporting.figures import plots
 from tfamp.reporting.figures.plots import Picture
-from tfamp.reporting.pages import scale_tables, tables
+from tfamp.reporting.groups import Comparisons
+from tfamp.reporting.pages import formatting, scale_tables, tables
 from tfamp.reporting.pages.tables import Table
 from tfamp.run.directory import written_whole
 from tfamp.run.errors import InputError
@@ -97,7 +97,7 @@ def summary(content: Mapping[str, Any], out: Path) -> str:
     if content["passed_over"]:
         lines.append(f"Folders passed over: {_names(content['passed_over'])}")
     lines.append(f"Report: {out / 'report.html'}")
-    return "\n".join(cells.one_line(line) for line in lines)
+    return "\n".join(formatting.one_line(line) for line in lines)
 
 
 def _names(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -146,7 +146,7 @@ def render(
         groups=groups,
         verdicts=tables.verdicts(content),
         smallest={
-            name: cells.text(effect, cells.whole_percent)
+            name: formatting.text(effect, formatting.whole_percent)
             for name, effect in content["smallest_effects"].items()
         },
         warnings_above=content["warnings"][:_WARNINGS_ABOVE],
@@ -158,7 +158,7 @@ def render(
             content["passed_over"], "Folders that hold no run to use, and why."
         ),
         versions=tables.versions(content["provenance"]),
-        listed=cells.listed,
+        listed=formatting.listed,
         markdown_table=markdown_table,
         markdown_code=markdown_code,
     )
@@ -167,7 +167,7 @@ def render(
 def _html(value: Any) -> Any:
     if isinstance(value, markupsafe.Markup):
         return value
-    return "" if value is None else cells.one_line(value)
+    return "" if value is None else formatting.one_line(value)
 
 
 def _markdown(value: Any) -> Any:
@@ -178,7 +178,7 @@ def _markdown(value: Any) -> Any:
 
 def markdown(value: Any) -> str:
     """A text that Markdown shows as it is, in a cell of a table too."""
-    text = cells.one_line(value)
+    text = formatting.one_line(value)
     escaped = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", text)
     escaped = escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     # Within a word an underscore is one; elsewhere it would begin emphasis.
@@ -190,7 +190,7 @@ def markdown(value: Any) -> str:
 
 def markdown_code(text: str) -> markupsafe.Markup:
     """A line to copy, as a block of code."""
-    return markupsafe.Markup(f"    {cells.one_line(text)}")
+    return markupsafe.Markup(f"    {formatting.one_line(text)}")
 
 
 def markdown_table(table: Table) -> markupsafe.Markup:

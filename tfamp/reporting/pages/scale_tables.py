@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tfamp.reporting import cells
+from tfamp.reporting import seeds
+from tfamp.reporting.pages import formatting
 from tfamp.reporting.pages.tables import Cell, Json, Table, words
 
 
@@ -20,15 +21,17 @@ def scales(group: Json) -> Table | None:
         found = [
             words(_seeds(runs)),
             words(str(story["mode"])),
-            *(Cell(cells.text(story[n], cells.scale)) for n in _SCALES),
-            Cell(cells.text(story["growths"], cells.count)),
+            *(Cell(formatting.text(story[n], formatting.scale)) for n in _SCALES),
+            Cell(formatting.text(story["growths"], formatting.count)),
             Cell(
-                f"{cells.text(story['skipped'], cells.count)} of "
-                f"{cells.text(story['steps'], cells.count)}"
+                f"{formatting.text(story['skipped'], formatting.count)} of "
+                f"{formatting.text(story['steps'], formatting.count)}"
             ),
         ]
         if counts_losses:
-            found.append(Cell(cells.text(story.get("skipped_non_finite_loss"), cells.count)))
+            found.append(
+                Cell(formatting.text(story.get("skipped_non_finite_loss"), formatting.count))
+            )
         found.append(Cell(_step(story["first_overflow_step"])))
         if collapsed:
             found.append(Cell(_step(story.get("collapsed_at"))))
@@ -68,11 +71,11 @@ def gradients(group: Json) -> Table | None:
                     words(_seeds(runs)),
                     words(_scaling(variant)),
                     words("yes" if health["has_trained"] else "no"),
-                    Cell(cells.text(health["first_loss"], cells.loss)),
-                    Cell(cells.text(health["last_loss"], cells.loss)),
+                    Cell(formatting.text(health["first_loss"], formatting.loss)),
+                    Cell(formatting.text(health["last_loss"], formatting.loss)),
                     Cell(
-                        f"{cells.text(health['non_finite_steps'], cells.count)} of "
-                        f"{cells.text(health['steps'], cells.count)}",
+                        f"{formatting.text(health['non_finite_steps'], formatting.count)} of "
+                        f"{formatting.text(health['steps'], formatting.count)}",
                         small=""
                         if health["first_non_finite_step"] is None
                         else f"first at {_step(health['first_non_finite_step'])}",
@@ -102,18 +105,18 @@ def gradients(group: Json) -> Table | None:
 
 
 def _share(value: Any) -> str:
-    shown = cells.text(value, cells.percent)
-    return shown if shown in (cells.DASH, "NaN") else f"{shown} %"
+    shown = formatting.text(value, formatting.percent)
+    return shown if shown in (formatting.DASH, "NaN") else f"{shown} %"
 
 
 def _step(value: Any) -> str:
-    shown = cells.text(value, cells.count)
-    return shown if shown == cells.DASH else f"step {shown}"
+    shown = formatting.text(value, formatting.count)
+    return shown if shown == formatting.DASH else f"step {shown}"
 
 
 def _scaling(variant: Json) -> str:
     scaling = variant["precision"].get("loss_scale")
-    return {None: cells.DASH, "none": "none", "dynamic": "dynamic"}.get(scaling, f"{scaling}")
+    return {None: formatting.DASH, "none": "none", "dynamic": "dynamic"}.get(scaling, f"{scaling}")
 
 
 def _stories(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json], Json]]:
@@ -135,7 +138,7 @@ def _stories(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json]
 
 
 def _seeds(runs: Sequence[Json]) -> str:
-    return cells.seeds([run["seed"] for run in runs])
+    return seeds.in_words([run["seed"] for run in runs])
 
 
 def gradient_sentences(group: Json) -> list[str]:
@@ -169,7 +172,7 @@ def _is_scaled(variant: Json) -> bool:
 
 def _mean_shares(variant: Json) -> str | None:
     shares = [
-        cells.number(run["gradients"]["zero_share"])
+        formatting.number(run["gradients"]["zero_share"])
         for run in variant["runs"]
         if run.get("gradients") is not None
     ]

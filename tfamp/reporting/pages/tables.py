@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfamp.reporting import cells
+from tfamp.reporting import seeds
+from tfamp.reporting.pages import formatting
 
 Json = Mapping[str, Any]
 
@@ -85,8 +86,8 @@ def verdicts(document: Json) -> Table | None:
                     (
                         _cost(comparison, "step_speedup"),
                         _cost(comparison, "memory_ratio"),
-                        _judged(comparison["accuracy_difference"], cells.points, " points"),
-                        Cell(cells.seeds(comparison["seeds"])),
+                        _judged(comparison["accuracy_difference"], formatting.points, " points"),
+                        Cell(seeds.in_words(comparison["seeds"])),
                     ),
                 )
             )
@@ -100,8 +101,8 @@ def verdicts(document: Json) -> Table | None:
     )
 
 
-def _judged(estimate: Json | None, form: cells.Format, unit: str) -> Cell:
-    value, interval = cells.estimate(estimate, form, unit)
+def _judged(estimate: Json | None, form: formatting.Format, unit: str) -> Cell:
+    value, interval = formatting.estimate(estimate, form, unit)
     if estimate is None:
         return Cell(value, small="not measured")
     word = str(estimate.get("verdict") or "")
@@ -112,7 +113,7 @@ def _cost(comparison: Json, name: str) -> Cell:
     """A ratio of times or of memory, which says nothing across compilers."""
     if not comparison.get("is_compiled_alike", True):
         return Cell("not compared", small="XLA compiled one of the two")
-    return _judged(comparison[name], cells.ratio, "×")  # noqa: RUF001
+    return _judged(comparison[name], formatting.ratio, "×")  # noqa: RUF001
 
 
 def figures(group: Json) -> Table:
@@ -121,15 +122,17 @@ def figures(group: Json) -> Table:
     settings = group["settings"]
     xla = {True: "on", False: "off"}
 
-    def measured(name: str, form: cells.Format, unit: str) -> list[Cell]:
-        return [Cell(*cells.estimate(v["figures"].get(name), form, unit)) for v in variants]
+    def measured(name: str, form: formatting.Format, unit: str) -> list[Cell]:
+        return [Cell(*formatting.estimate(v["figures"].get(name), form, unit)) for v in variants]
 
     def against(judged: Callable[[Json], Cell]) -> list[Cell]:
         return [
             Cell("baseline")
             if variant["is_baseline"]
             else (
-                Cell(cells.DASH) if variant["comparison"] is None else judged(variant["comparison"])
+                Cell(formatting.DASH)
+                if variant["comparison"] is None
+                else judged(variant["comparison"])
             )
             for variant in variants
         ]
@@ -138,19 +141,19 @@ def figures(group: Json) -> Table:
         return against(lambda comparison: _cost(comparison, name))
 
     def accuracy(comparison: Json) -> Cell:
-        return _judged(comparison["accuracy_difference"], cells.points, " points")
+        return _judged(comparison["accuracy_difference"], formatting.points, " points")
 
     epoch = [
         dataclasses.replace(cell, small=f"{cell.small} includes compiling".strip())
-        if variant["epoch_time_includes_compile"] and cell.text != cells.DASH
+        if variant["epoch_time_includes_compile"] and cell.text != formatting.DASH
         else cell
         for variant, cell in zip(
-            variants, measured("epoch_time_sec", cells.rounded, " s"), strict=True
+            variants, measured("epoch_time_sec", formatting.rounded, " s"), strict=True
         )
     ]
     computes: list[tuple[str, Sequence[Cell]]] = []
     if any(v.get("computes_in") for v in variants):
-        told = [Cell(cells.listed(v.get("computes_in"))) for v in variants]
+        told = [Cell(formatting.listed(v.get("computes_in"))) for v in variants]
         computes.append(("Computes in 16 bits", told))
     device = f"on {group['device']}"
     rows: list[tuple[str, Sequence[Cell]]] = [
@@ -158,20 +161,20 @@ def figures(group: Json) -> Table:
         *computes,
         ("TF32", [Cell("on" if v["precision"]["tf32"] else "off") for v in variants]),
         ("Loop", [Cell(str(settings.get("loop"))) for _ in variants]),
-        ("XLA", [Cell(xla.get(v.get("jit_compile"), cells.DASH)) for v in variants]),
-        ("Seeds", [Cell(cells.seeds(v["seeds"])) for v in variants]),
-        ("Compiling and the first step", measured("first_call_sec", cells.rounded, " s")),
+        ("XLA", [Cell(xla.get(v.get("jit_compile"), formatting.DASH)) for v in variants]),
+        ("Seeds", [Cell(seeds.in_words(v["seeds"])) for v in variants]),
+        ("Compiling and the first step", measured("first_call_sec", formatting.rounded, " s")),
         ("Time per epoch", epoch),
-        ("Time per step, median", measured("step_time_ms", cells.rounded, " ms")),
-        ("Time per step, 95th percentile", measured("step_time_p95_ms", cells.rounded, " ms")),
-        ("Examples per second", measured("examples_per_sec", cells.rounded, "")),
+        ("Time per step, median", measured("step_time_ms", formatting.rounded, " ms")),
+        ("Time per step, 95th percentile", measured("step_time_p95_ms", formatting.rounded, " ms")),
+        ("Examples per second", measured("examples_per_sec", formatting.rounded, "")),
         ("Speed-up per step", cost("step_speedup")),
         ("Speed-up per epoch", cost("epoch_speedup")),
-        (f"Peak memory {device}", measured("device_peak_bytes", cells.mebibytes, " MiB")),
+        (f"Peak memory {device}", measured("device_peak_bytes", formatting.mebibytes, " MiB")),
         ("Peak memory, ratio", cost("memory_ratio")),
-        ("Validation accuracy", measured("validation_accuracy", cells.percent, " %")),
+        ("Validation accuracy", measured("validation_accuracy", formatting.percent, " %")),
         ("Accuracy difference", against(accuracy)),
-        ("Validation loss", measured("validation_loss", cells.loss, "")),
+        ("Validation loss", measured("validation_loss", formatting.loss, "")),
         ("Skipped steps", [_skipped(v["skipped_steps"]) for v in variants]),
         ("Final loss scale", [_final_scale(v["final_scale"]) for v in variants]),
     ]
@@ -188,13 +191,13 @@ def _heading(variant: Json) -> str:
 
 def _skipped(skipped: Json | None) -> Cell:
     if skipped is None:
-        return Cell(cells.DASH)
-    total, of = (cells.text(skipped[name], cells.count) for name in ("total", "of"))
+        return Cell(formatting.DASH)
+    total, of = (formatting.text(skipped[name], formatting.count) for name in ("total", "of"))
     return Cell(f"{total} of {of}", small=_per_run(skipped["per_run"]))
 
 
 def _per_run(counts: Sequence[Any]) -> str:
-    shown = [cells.text(entry, cells.count) for entry in counts]
+    shown = [formatting.text(entry, formatting.count) for entry in counts]
     if len(shown) == 1:
         return ""
     if len(set(shown)) == 1:
@@ -206,8 +209,8 @@ def _per_run(counts: Sequence[Any]) -> str:
 
 def _final_scale(final: Json | None) -> Cell:
     if final is None:
-        return Cell(cells.DASH)
-    low, high = (cells.text(final[end], cells.scale) for end in ("min", "max"))
+        return Cell(formatting.DASH)
+    low, high = (formatting.text(final[end], formatting.scale) for end in ("min", "max"))
     return Cell(low if low == high else f"{low} to {high}")
 
 
@@ -222,7 +225,7 @@ def entries(found: Sequence[Json], caption: str) -> Table | None:
 def versions(provenance: Json) -> Table | None:
     """Packages and their versions, a row a package."""
     rows = tuple(
-        (package, (words(cells.listed(seen)),))
+        (package, (words(formatting.listed(seen)),))
         for package, seen in provenance.get("versions", {}).items()
     )
     return Table("Versions that the runs used.", ("Package", "Version"), rows) if rows else None

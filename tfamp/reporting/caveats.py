@@ -1,88 +1,19 @@
-"""Where a report's numbers come from, and what a reader must be warned of."""
+"""What may mislead a reader of a comparison: the warnings of a report."""
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from tfamp.reporting import cells
-from tfamp.reporting.comparison import Comparisons, Group
-from tfamp.reporting.runs import PassedOver, Run
-from tfamp.run import commands, records
+from tfamp.reporting import seeds, sources
+from tfamp.reporting.groups import Comparisons, Group
+from tfamp.reporting.runs import PassedOver
+from tfamp.run import records
 
 _FEWEST_SEEDS = 3
-_COMMANDS = ("train.py", "sweep.py", "report.py")
 # A window of steps this many times the median holds something that is no step.
 _OUTLIER = 10.0
-
-
-def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
-    """Versions, devices, revisions, seeds and command lines of the runs that were used."""
-    runs = [run for group in comparisons.groups for run in group.runs]
-    sweeps = (command(sweep.get("command_line")) for _, sweep in read_sweeps(logdir))
-    return {
-        "versions": _versions(runs),
-        "devices": _distinct(run.result["device"] for run in runs),
-        "git_revisions": _distinct(run.git_revision or "unknown" for run in runs),
-        "seeds": sorted({run.seed for run in runs if run.seed is not None}),
-        "sweeps": [line for line in sweeps if line is not None],
-        "commands": {run.directory: command(run.command_line) for run in runs},
-    }
-
-
-def command(arguments: Any) -> str | None:
-    """A command line to copy, without the place of the program on the machine that ran it.
-
-    Args:
-        arguments: `sys.argv` of the process; None or what is no list gives None.
-    """
-    if not isinstance(arguments, list) or not arguments:
-        return None
-    program, *rest = map(str, arguments)
-    name = PurePath(program)
-    start = [name.name]
-    if name.name in _COMMANDS:
-        # As the texts of the checkout say it: a report goes to places where no other path holds.
-        is_checkout = commands.has_scripts()
-        start = (
-            [f"scripts/{name.stem}.sh"] if is_checkout else ["python", "-m", f"tfamp.{name.stem}"]
-        )
-    elif name.suffix == ".py":
-        start = ["python", name.name]
-    return shlex.join([*start, *rest])
-
-
-def _versions(runs: Sequence[Run]) -> dict[str, list[str]]:
-    packages = _distinct(name for run in runs for name in run.result["versions"])
-    return {
-        name: _distinct(str(run.result["versions"].get(name, "absent")) for run in runs)
-        for name in packages
-    }
-
-
-def _distinct(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
-
-
-def read_sweeps(logdir: Path) -> list[tuple[PurePath, dict[str, Any]]]:
-    """The sweep.json files that `tfamp.sweep` left below a folder.
-
-    Returns:
-        For each its folder, relative to `logdir`, and what it holds. One that cannot be read is
-        left out: no figure depends on it.
-    """
-    found: list[tuple[PurePath, dict[str, Any]]] = []
-    for path in sorted(logdir.rglob("sweep.json")):
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(value, dict):
-            found.append((path.parent.relative_to(logdir), value))
-    return found
 
 
 def warnings(
@@ -99,14 +30,14 @@ def warnings(
     ]
     names = {run.directory for group in comparisons.groups for run in group.runs}
     names |= {entry.directory for entry in [*passed_over, *comparisons.unpaired]}
-    for folder, sweep in read_sweeps(logdir):
+    for folder, sweep in sources.read_sweeps(logdir):
         found += _of_sweep(folder, sweep, names)
     found += [
         f"The batch size differs: {entry.directory} is not compared. {entry.why}"
         for entry in comparisons.unpaired
         if "batch_size (" in entry.why
     ]
-    return _distinct(found)
+    return sources.distinct(found)
 
 
 def _of_groups(groups: Sequence[Group]) -> list[str]:
@@ -139,7 +70,7 @@ def _of_group(group: Group) -> list[str]:
             "with different weights."
         )
     few = [
-        f"{variant.label} ({cells.seeds(comparison.seeds)})"
+        f"{variant.label} ({seeds.in_words(comparison.seeds)})"
         for variant, comparison in group.comparisons
         if len(comparison.seeds) < _FEWEST_SEEDS
     ]
@@ -155,11 +86,11 @@ def _of_group(group: Group) -> list[str]:
 
 def _differing(group: Group) -> list[str]:
     found = []
-    versions = _versions(group.runs)
+    versions = sources.versions(group.runs)
     several = [f"{package} {', '.join(seen)}" for package, seen in versions.items() if seen[1:]]
     if several:
         found.append(f"the runs used different versions of {'; '.join(several)}.")
-    revisions = _distinct(run.git_revision or "unknown" for run in group.runs)
+    revisions = sources.distinct(run.git_revision or "unknown" for run in group.runs)
     if revisions[1:]:
         found.append(f"the runs are of different revisions: {', '.join(revisions)}.")
     if any(revision.endswith("-dirty") for revision in revisions):

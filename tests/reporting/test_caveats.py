@@ -5,7 +5,7 @@ import json
 import pytest
 from made_runs import VERSIONS, rewrite, write_run
 
-from tfamp.reporting import comparison, provenance, runs
+from tfamp.reporting import caveats, comparison, runs, sources
 from tfamp.run import records
 
 ON_A_CPU = (
@@ -23,7 +23,7 @@ def read(logdir):
 
 
 def warnings(logdir):
-    return provenance.warnings(logdir, *read(logdir))
+    return caveats.warnings(logdir, *read(logdir))
 
 
 def write_pairs(logdir, seeds=3, **values):
@@ -140,13 +140,7 @@ def test_a_sweep_with_cells_that_never_ran_and_several_jobs(tmp_path):
         "The sweep has not run one, two.",
     ]
     compared, _ = read(tmp_path)
-    assert provenance.collect(tmp_path, compared)["sweeps"] == ["python -m tfamp.sweep 'runs/a b'"]
-
-
-def test_where_the_scripts_are_used_a_report_names_them(monkeypatch):
-    monkeypatch.setenv("TFAMP_SCRIPTS", "/home/me/tfamp/scripts")
-    typed = ["/home/me/tfamp/train.py", "--policy=float32"]
-    assert provenance.command(typed) == "scripts/train.sh --policy=float32"
+    assert sources.collect(tmp_path, compared)["sweeps"] == ["python -m tfamp.sweep 'runs/a b'"]
 
 
 def test_sweeps_side_by_side(tmp_path):
@@ -163,30 +157,6 @@ def test_a_broken_sweep_file_does_no_harm(text, tmp_path):
     write_pairs(tmp_path)
     (tmp_path / "sweep.json").write_text(text)
     assert warnings(tmp_path) == []
-
-
-@pytest.mark.parametrize("arguments", [None, [], "train.py", 3])
-def test_a_command_line_that_is_none(arguments):
-    assert provenance.command(arguments) is None
-
-
-def test_what_is_collected(tmp_path):
-    write_pairs(tmp_path, seeds=2)
-    compared, _ = read(tmp_path)
-    assert provenance.collect(tmp_path, compared) == {
-        "versions": {name: [version] for name, version in VERSIONS.items()},
-        "devices": ["GPU:0 (NVIDIA H200)"],
-        "git_revisions": ["a" * 40],
-        "seeds": [0, 1],
-        "sweeps": [],
-        "commands": {
-            f"resnet20-fashion_mnist_mini-{policy}-fit-seed{seed}": (
-                f"python -m tfamp.train --policy={policy} --seed={seed}"
-            )
-            for policy in ("float32", "mixed_bfloat16")
-            for seed in (0, 1)
-        },
-    }
 
 
 @pytest.mark.parametrize(
@@ -222,9 +192,3 @@ def test_a_scale_that_collapsed(tmp_path):
     result = json.loads((folder / "result.json").read_text())
     rewrite(folder / "result.json", loss_scale=result["loss_scale"] | {"collapsed_at": 44})
     assert warnings(tmp_path) == [f"{folder.name}: its loss scale collapsed at step 44."]
-
-
-def test_a_command_of_the_users_own():
-    assert provenance.command(["/home/me/drop_in.py", "runs/a b"]) == "python drop_in.py 'runs/a b'"
-    assert provenance.command(["/x/tfamp/train.py", "--seed=1"]) == "python -m tfamp.train --seed=1"
-    assert provenance.command(["/usr/bin/tool"]) == "tool"

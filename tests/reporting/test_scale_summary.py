@@ -1,12 +1,11 @@
-"""What the rows say of the loss scale and of the gradients."""
+"""What the rows say of the loss scale."""
 
 import json
-import math
 
 import pytest
 from made_runs import rewrite, write_run
 
-from tfamp.reporting import comparison, document, runs, scale_story
+from tfamp.reporting import comparison, document, runs, scale_summary
 from tfamp.reporting.pages import scale_tables
 
 
@@ -17,7 +16,7 @@ def read(folder):
 def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
     scales = [2.0**16] * 3 + [2.0**15] * 2 + [2.0**14] * 25 + [2.0**15] * 30
     run = read(write_run(tmp_path, policy="mixed_float16", scales=scales, skips=(3, 5)))
-    assert scale_story.scale_story(run) == scale_story.ScaleStory(
+    assert scale_summary.summarise_scale(run) == scale_summary.ScaleSummary(
         mode="dynamic",
         initial=2.0**16,
         settled=2.0**15,
@@ -31,62 +30,31 @@ def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
 
 def test_settled_is_what_held_in_the_second_half_and_not_a_last_dip(tmp_path):
     scales = [2.0**20] * 30 + [2.0**15] * 28 + [2.0**14] * 2
-    story = scale_story.scale_story(
+    summary = scale_summary.summarise_scale(
         read(write_run(tmp_path, policy="mixed_float16", scales=scales))
     )
-    assert (story.initial, story.settled, story.final) == (2.0**20, 2.0**15, 2.0**14)
+    assert (summary.initial, summary.settled, summary.final) == (2.0**20, 2.0**15, 2.0**14)
 
 
 def test_a_first_step_that_is_skipped_counts(tmp_path):
-    story = scale_story.scale_story(read(write_run(tmp_path, policy="mixed_float16", skips=(1,))))
-    assert (story.skipped, story.first_overflow_step) == (1, 1)
+    summary = scale_summary.summarise_scale(
+        read(write_run(tmp_path, policy="mixed_float16", skips=(1,)))
+    )
+    assert (summary.skipped, summary.first_overflow_step) == (1, 1)
 
 
 def test_a_static_scale_never_grows(tmp_path):
     run = read(write_run(tmp_path, policy="mixed_float16", loss_scale="1024", scales=[1024.0] * 60))
-    story = scale_story.scale_story(run)
-    assert (story.mode, story.growths, story.skipped) == ("static", 0, 0)
-    assert story.first_overflow_step is None
+    summary = scale_summary.summarise_scale(run)
+    assert (summary.mode, summary.growths, summary.skipped) == ("static", 0, 0)
+    assert summary.first_overflow_step is None
 
 
 @pytest.mark.parametrize(
     "values", [{"policy": "float32"}, {"policy": "mixed_float16", "loss_scale": "none"}]
 )
-def test_where_nothing_is_scaled_there_is_no_story(values, tmp_path):
-    assert scale_story.scale_story(read(write_run(tmp_path, **values))) is None
-
-
-def test_an_unscaled_run_that_broke(tmp_path):
-    run = read(
-        write_run(
-            tmp_path,
-            policy="mixed_float16",
-            loss_scale="none",
-            non_finite_steps=tuple(range(10, 61)),
-            zero_fraction=0.25,
-        )
-    )
-    health = scale_story.gradient_health(run)
-    assert health.has_trained is False
-    assert math.isnan(health.last_loss)
-    assert (health.non_finite_steps, health.first_non_finite_step, health.steps) == (51, 10, 60)
-    assert health.zero_share == 0.25
-    assert health.non_finite_share == pytest.approx(51 / 60)
-
-
-def test_an_unscaled_run_that_trained(tmp_path):
-    health = scale_story.gradient_health(
-        read(write_run(tmp_path, policy="mixed_float16", loss_scale="none"))
-    )
-    assert health.has_trained is True
-    assert health.first_loss == pytest.approx(2.3 * math.exp(-2 / 60) + 0.1)
-    assert health.last_loss == pytest.approx(2.3 * math.exp(-2) + 0.1)
-    assert health.non_finite_steps == 0 and health.first_non_finite_step is None
-    assert health.zero_share is None, "rows without the count give none"
-
-
-def test_a_run_without_float16_has_none(tmp_path):
-    assert scale_story.gradient_health(read(write_run(tmp_path, policy="mixed_bfloat16"))) is None
+def test_where_nothing_is_scaled_there_is_no_summary(values, tmp_path):
+    assert scale_summary.summarise_scale(read(write_run(tmp_path, **values))) is None
 
 
 def with_scale(folder, **values):
@@ -97,12 +65,12 @@ def with_scale(folder, **values):
 
 def test_skips_by_bad_losses_and_a_collapse_are_read_where_they_are_recorded(tmp_path):
     old = read(write_run(tmp_path, name="old", policy="mixed_float16", skips=(3, 4)))
-    story = scale_story.scale_story(old)
-    assert (story.skipped_non_finite_loss, story.collapsed_at) == (None, None)
+    summary = scale_summary.summarise_scale(old)
+    assert (summary.skipped_non_finite_loss, summary.collapsed_at) == (None, None)
     folder = write_run(tmp_path, name="new", policy="mixed_float16", skips=(3, 4))
     new = read(with_scale(folder, skipped_non_finite_loss=1, collapsed_at=9))
-    story = scale_story.scale_story(new)
-    assert (story.skipped_non_finite_loss, story.collapsed_at) == (1, 9)
+    summary = scale_summary.summarise_scale(new)
+    assert (summary.skipped_non_finite_loss, summary.collapsed_at) == (1, 9)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfamp.run import records
@@ -128,11 +128,3 @@ def one_line(value: Any) -> str:
 def listed(values: Any) -> str:
     """Several values in a row, a dash for none."""
     return ", ".join(one_line(value) for value in values or []) or DASH
-
-
-def seeds(values: Sequence[Any]) -> str:
-    """Seeds in a row, `0 to 9` where they are many in a row; a script may have set none."""
-    known = [value for value in values if isinstance(value, int)]
-    if len(known) == len(values) > 3 and known == list(range(known[0], known[-1] + 1)):
-        return f"{known[0]} to {known[-1]}"
-    return listed("not set" if value is None else value for value in values)
