@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tfamp.sweeping import leash
+from tfamp.sweeping import die_with_parent
 from tfamp.sweeping.runner import Runner
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -367,7 +367,15 @@ def test_a_killed_sweep_leaves_no_process(cells, stand_in, tmp_path):
 
 def test_an_orphan_does_not_begin():
     done = subprocess.run(
-        [sys.executable, "-I", "-S", leash.__file__, str(os.getppid()), "/bin/echo", "begun"],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            die_with_parent.__file__,
+            str(os.getppid()),
+            "/bin/echo",
+            "begun",
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import FrameType
 
 from tfamp.run.errors import InputError
-from tfamp.sweeping import leash
+from tfamp.sweeping import die_with_parent
 from tfamp.sweeping.cells import Cell
-from tfamp.sweeping.progress import Progress, duration
+from tfamp.sweeping.remaining_time import RemainingTime, duration
 
 _EPOCH_LINE = re.compile(r"Epoch \d+/\d+\b")
 # What is shown of a failed cell's log.
@@ -45,11 +45,19 @@ class Outcome:
 class _Child:
     """A cell's process.
 
-    `unread` is the beginning of a line whose end has not come yet.
+    Attributes:
+        cell: What it trains.
+        label: Which cell of how many, for the lines that tell of it.
+        process: The process.
+        pipe: What it prints, as it comes.
+        log: The file that takes it.
+        began: When, on the runner's clock.
+        unread: The beginning of a line whose end has not come yet.
+        is_told: Whether it was told to end.
     """
 
     cell: Cell
-    number: int
+    label: str
     process: subprocess.Popen[bytes]
     pipe: io.FileIO
     log: io.FileIO
@@ -97,17 +105,19 @@ class Runner:
         """
         self._outcome = Outcome()
         earlier = [seconds for cell in finished if (seconds := cell.seconds_on_disk()) is not None]
-        progress = Progress(len(waiting) + len(finished), self._jobs, earlier)
+        remaining = RemainingTime(self._jobs, earlier)
         queue, number = collections.deque(waiting), len(finished)
+        total = len(waiting) + len(finished)
         with self._signals(), selectors.DefaultSelector() as selector:
             try:
                 while self._children or (queue and self._outcome.signum is None):
                     while queue and len(self._children) < self._jobs and not self._outcome.signum:
                         number += 1
                         left = len(queue) + len(self._children)
-                        self._say(progress.start_line(number, queue[0].name, left))
-                        self._start(queue.popleft(), number, selector)
-                    self._listen(selector, progress)
+                        label = f"[{number}/{total}] {queue[0].name}"
+                        self._say(f"{label} ({left} to go, {remaining.in_words(left)})")
+                        self._start(queue.popleft(), label, selector)
+                    self._listen(selector, remaining)
             finally:
                 # Only where something of the sweep's own failed is one left.
                 for child in self._children:
@@ -118,14 +128,14 @@ class Runner:
                 self._children.clear()
         return self._outcome
 
-    def _start(self, cell: Cell, number: int, selector: selectors.BaseSelector) -> None:
+    def _start(self, cell: Cell, label: str, selector: selectors.BaseSelector) -> None:
         cell.log.parent.mkdir(parents=True, exist_ok=True)
         log = io.FileIO(cell.log, "w")
         read_end, write_end = os.pipe()
         try:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-S", str(Path(leash.__file__).resolve())),
+                    *(sys.executable, "-I", "-S", str(Path(die_with_parent.__file__).resolve())),
                     *(str(os.getpid()), *self._command(cell)),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -141,14 +151,14 @@ class Runner:
             os.close(write_end)
         os.set_blocking(read_end, False)
         pipe = io.FileIO(read_end, "r")
-        child = _Child(cell, number, process, pipe, log, self._clock())
+        child = _Child(cell, label, process, pipe, log, self._clock())
         selector.register(pipe, selectors.EVENT_READ, child)
         self._children.append(child)
         if self._outcome.signum is not None:
             # The signal came between the look for it and here.
             _tell(child)
 
-    def _listen(self, selector: selectors.BaseSelector, progress: Progress) -> None:
+    def _listen(self, selector: selectors.BaseSelector, remaining: RemainingTime) -> None:
         # A process whose own child keeps the pipe open is noticed when the second is over.
         for key, _ in selector.select(timeout=1.0):
             child: _Child = key.data
@@ -167,7 +177,7 @@ class Runner:
             child.pipe.close()
             child.log.close()
             self._children.remove(child)
-            self._end(child, progress)
+            self._end(child, remaining)
 
     def _read(self, child: _Child) -> bytes | None:
         """Moves what the process printed into its log: b"" at its end, None where none is there."""
@@ -182,19 +192,18 @@ class Runner:
                 self._say(f"{child.cell.name}: {text}" if self._jobs > 1 else f"    {text}")
         return chunk
 
-    def _end(self, child: _Child, progress: Progress) -> None:
+    def _end(self, child: _Child, remaining: RemainingTime) -> None:
         cell, code = child.cell, child.process.returncode
         seconds = self._clock() - child.began
-        label = f"[{child.number}/{progress.total}] {cell.name}"
         if code == 0 and _is_finished(cell):
-            progress.completed(seconds)
-            self._say(f"{label}: completed in {duration(seconds)}")
+            remaining.completed(seconds)
+            self._say(f"{child.label}: completed in {duration(seconds)}")
             return
         if self._outcome.signum is not None:
-            self._say(f"{label}: stopped after {duration(seconds)}")
+            self._say(f"{child.label}: stopped after {duration(seconds)}")
             return
         self._outcome.failed.append(cell)
-        self._say(f"{label}: FAILED after {duration(seconds)}, {_ended(code, cell)}")
+        self._say(f"{child.label}: FAILED after {duration(seconds)}, {_ended(code, cell)}")
         for line in _last_lines(cell.log):
             self._say(f"    | {line}")
         self._say(f"    the whole log: {cell.log}")

@@ -1,4 +1,6 @@
-"""Runs a command that dies with the process that started it: leash.py PARENT_PID COMMAND...
+"""Runs a command that dies with the process that started it.
+
+    die_with_parent.py PARENT_PID COMMAND ...
 
 A program of its own, run by its path, and not a `preexec_fn`: code between fork and exec can
 deadlock where the parent has threads. The death signal survives the exec, as prctl(2) says.

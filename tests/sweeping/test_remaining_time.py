@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tfamp.sweeping.progress import Progress, duration
+from tfamp.sweeping.remaining_time import RemainingTime, duration
 
 
 @pytest.mark.parametrize(
@@ -23,22 +23,22 @@ def test_durations(seconds, text):
 
 
 def test_no_estimate_before_anything_is_known():
-    progress = Progress(8)
-    assert progress.seconds_left(8) is None
-    assert progress.start_line(1, "a", 8) == "[1/8] a (8 to go, no estimate yet)"
+    remaining = RemainingTime()
+    assert remaining.seconds_left(8) is None
+    assert remaining.in_words(8) == "no estimate yet"
 
 
 def test_the_mean_of_this_sweeps_cells_times_those_left():
-    progress = Progress(8, earlier_sec=[60.0, 120.0])
-    assert progress.start_line(3, "a", 6) == "[3/8] a (6 to go, about 9 min left)"
-    progress.completed(10.0)
-    progress.completed(30.0)
-    assert progress.seconds_left(4) == 80.0
-    assert progress.start_line(5, "b", 4) == "[5/8] b (4 to go, about 80 s left)"
+    remaining = RemainingTime(earlier_sec=[60.0, 120.0])
+    assert remaining.in_words(6) == "about 9 min left"
+    remaining.completed(10.0)
+    remaining.completed(30.0)
+    assert remaining.seconds_left(4) == 80.0
+    assert remaining.in_words(4) == "about 80 s left"
 
 
 @pytest.mark.parametrize(("left", "seconds"), [(8, 40.0), (3, 15.0), (1, 10.0)])
 def test_cells_side_by_side(left, seconds):
-    progress = Progress(8, jobs=2)
-    progress.completed(10.0)
-    assert progress.seconds_left(left) == seconds
+    remaining = RemainingTime(jobs=2)
+    remaining.completed(10.0)
+    assert remaining.seconds_left(left) == seconds

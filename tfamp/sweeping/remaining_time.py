@@ -1,22 +1,20 @@
-"""How far a sweep is: which cell of how many, and how long the rest will take."""
+"""How long the rest of a sweep will take."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-class Progress:
-    """Counts cells and estimates the time left.
+class RemainingTime:
+    """Estimates the time that the rest of a sweep will take, by the cells before.
 
     Args:
-        total: Cells in all, finished ones included.
         jobs: Processes at a time.
         earlier_sec: Durations of the cells that are finished already, in seconds. They count until
             a cell of this sweep has completed.
     """
 
-    def __init__(self, total: int, jobs: int = 1, earlier_sec: Sequence[float] = ()) -> None:
-        self.total = total
+    def __init__(self, jobs: int = 1, earlier_sec: Sequence[float] = ()) -> None:
         self._jobs = jobs
         self._earlier_sec = list(earlier_sec)
         self._completed_sec: list[float] = []
@@ -36,17 +34,10 @@ class Progress:
             return None
         return sum(known) / len(known) * cells / min(self._jobs, cells)
 
-    def start_line(self, number: int, name: str, left: int) -> str:
-        """Announces a cell.
-
-        Args:
-            number: How many cells are finished or begun, this one included.
-            name: The cell's.
-            left: How many have not ended, this one included.
-        """
-        seconds = self.seconds_left(left)
-        rest = "no estimate yet" if seconds is None else f"about {duration(seconds)} left"
-        return f"[{number}/{self.total}] {name} ({left} to go, {rest})"
+    def in_words(self, cells: int) -> str:
+        """`about 6 min left`, or that there is no estimate; arguments as for `seconds_left`."""
+        seconds = self.seconds_left(cells)
+        return "no estimate yet" if seconds is None else f"about {duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:
