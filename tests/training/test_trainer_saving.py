@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 from pathlib import Path
 
@@ -208,7 +207,7 @@ def test_a_failure_to_save_is_told_and_hides_nothing(train, unchecked, monkeypat
 def test_ctrl_c_while_the_model_is_tried_leaves_a_completed_run_without_one(train, monkeypatch):
     def interrupt(path, expected):
         assert path.exists()
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(saving_lib, "why_it_does_not_load", interrupt)
     done = train()

@@ -102,6 +102,9 @@ def build(config: Config) -> Run:
     calls_scale_loss = own_step.calls_scale_loss(config, model, data.train.element_spec)
     if model.optimizer.is_scaling and not calls_scale_loss:
         _compile(model, loss, own_step.unscaled(config), has_float16)
+    with model.distribute_strategy.scope():
+        # An optimizer that is built inside the first step has `fit` trace that step twice.
+        model.optimizer.build(model.trainable_variables)
     whole = asked_steps or data.steps_per_epoch
     return Run(config, data, model, loss, forced, effects, whole)
 
