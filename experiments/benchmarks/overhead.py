@@ -99,7 +99,7 @@ def ours(turns: Turns, policy: str, loop: str, batch_size: int) -> Callable[[], 
         verbose=0,
     )
     if loop == "custom":
-        custom = CustomLoop(run.model, run.loss)
+        custom = CustomLoop(run.model)
         custom._some_steps = turns.gate("custom", custom._some_steps)
         return lambda: custom.run(run.data.train, None, 1, ENDLESS, callbacks)
     run.model.make_train_function()

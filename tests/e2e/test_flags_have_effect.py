@@ -714,7 +714,7 @@ def test_jit_compile(loop, train):
 @pytest.mark.parametrize("asked", [True, False])
 def test_jit_compile_reaches_the_custom_loop(asked):
     run = trainer.build(resolve(Config(model=f"{ODD}:linear", jit_compile=asked)))
-    loop = trainer.CustomLoop(run.model, run.loss)
+    loop = trainer.CustomLoop(run.model)
     assert loop._one_step._jit_compile is asked
 
 

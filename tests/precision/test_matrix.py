@@ -199,7 +199,7 @@ def check(case, strategy, reference):
         model.fit(data, verbose=0, shuffle=False, callbacks=[snapshots])
     else:
         listed = DeviceCallbackList([snapshots], model=model, epochs=1, steps=steps, verbose=0)
-        CustomLoop(model, model.loss).run(data, None, 1, steps, listed)
+        CustomLoop(model).run(data, None, 1, steps, listed)
     before, *after = snapshots.taken
 
     # The planted overflows changed nothing but counters and scale.

@@ -278,7 +278,7 @@ def train(strategy, loop, labels=LABELS, make=None, policy="mixed_float16", inpu
         model.fit(data.repeat(), steps_per_epoch=6, verbose=0, shuffle=False, validation_data=data)
     else:
         listed = DeviceCallbackList([], add_history=True, model=model, epochs=1, steps=6, verbose=0)
-        CustomLoop(model, loss).run(data.repeat(), data, 1, 6, listed)
+        CustomLoop(model).run(data.repeat(), data, 1, 6, listed)
     return model
 
 

@@ -167,7 +167,7 @@ def test_what_underflows_without_a_scale_is_seen(policy, loop, jit_compile):
         else:
             data = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(1).repeat()
             listed = DeviceCallbackList([], model=model, epochs=1, steps=3, verbose=0)
-            CustomLoop(model, Small()).run(data, None, 1, 3, listed)
+            CustomLoop(model).run(data, None, 1, 3, listed)
         found[make] = columns(model.optimizer)
     lost = 0.25 if policy == "mixed_bfloat16" else 0.5
     assert found == {scaled: ([0.25] * 3, [0.0] * 3), unscaled: ([lost] * 3, [0.0] * 3)}

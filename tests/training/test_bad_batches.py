@@ -47,7 +47,7 @@ def trained(loop, bad_steps, steps, kind, **values):
             model.fit(data, steps_per_epoch=steps, verbose=0, shuffle=False)
     else:
         listed = DeviceCallbackList([], model=model, epochs=1, steps=steps, verbose=0)
-        CustomLoop(model, loss).run(data, None, 1, steps, listed)
+        CustomLoop(model).run(data, None, 1, steps, listed)
     logits = model.predict(INPUTS, verbose=0)
     assert np.isfinite(logits).all() and np.mean(logits.argmax(1) == CLASSES) > 0.8
     assert optimizer.steps_applied == steps - len(bad_steps)

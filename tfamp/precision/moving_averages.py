@@ -8,7 +8,7 @@ ever, while the weights beside them are saved from it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from tfamp.precision import replicas
 from tfamp.precision.loss_scale import LossScaleOptimizer
+
+TrainStep = Callable[..., Any]
 
 
 class KeptAverages:
@@ -55,6 +57,31 @@ class KeptAverages:
             variable.assign(value)
 
 
+def keeping_averages(step: TrainStep, model: keras.Model) -> TrainStep:
+    """Wraps a training step so that it leaves moving averages alone where it is a skip.
+
+    Args:
+        step: What takes a step, in a replica context; with the model's optimizer.
+        model: A compiled model.
+
+    Returns:
+        Such a step; the same one where nothing is ever skipped.
+    """
+    optimizer = model.optimizer
+    if not isinstance(optimizer, LossScaleOptimizer) or not optimizer.is_scaling:
+        return step
+
+    def kept_step(*args: Any, **kwargs: Any) -> Any:
+        kept = KeptAverages(model, optimizer)
+        before = kept.before()
+        logs = step(*args, **kwargs)
+        kept.after(before)
+        return logs
+
+    optimizer.keeps_averages = True
+    return kept_step
+
+
 @contextlib.contextmanager
 def kept_moving_averages(model: keras.Model) -> Iterator[None]:
     """Lets `model.fit` leave moving averages alone at a step that loss scaling skips.
@@ -73,18 +100,8 @@ def kept_moving_averages(model: keras.Model) -> Iterator[None]:
     if not isinstance(optimizer, LossScaleOptimizer) or not optimizer.is_scaling:
         yield
         return
-    own_step = model.train_step
-
-    def train_step(*args: Any, **kwargs: Any) -> Any:
-        kept = KeptAverages(model, optimizer)
-        before = kept.before()
-        logs = own_step(*args, **kwargs)
-        kept.after(before)
-        return logs
-
     # Keras compiles `train_step` into `train_function`, once.
-    model.train_step, model.train_function = train_step, None
-    optimizer.keeps_averages = True
+    model.train_step, model.train_function = keeping_averages(model.train_step, model), None
     try:
         yield
     finally:

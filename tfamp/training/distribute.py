@@ -1,4 +1,4 @@
-"""Training on several replicas: what the two loops need of `tf.distribute`, and Keras lacks."""
+"""Training on several workers: what `fit` needs of `tf.distribute`, and Keras lacks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer as keras_trainer
-
-
-def distributed(strategy: tf.distribute.Strategy, data: tf.data.Dataset) -> Any:
-    """Splits each batch of a dataset over the replicas of a strategy.
-
-    Args:
-        strategy: `model.distribute_strategy`; the default one leaves the dataset as it is.
-        data: Global batches.
-    """
-    if isinstance(data, tf.distribute.DistributedDataset):
-        return data
-    return strategy.experimental_distribute_dataset(data)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from tfamp.precision.policy import float16_layers
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 
-# What the custom loop does in its own way and `fit` leaves to the model.
+# What `fit` leaves to the model, and the custom loop does in its own way.
 _TRAINING_METHODS = (
     "fit",
     "make_train_function",
@@ -43,8 +43,8 @@ def check_loop(config: Config, model: keras.Model) -> None:
     if own:
         raise InputError(
             f"--loop=custom with --model={config.model}, whose class {type(model).__name__} has "
-            f"its own {' and '.join(own)}: the custom loop computes loss and gradients itself and "
-            "would not call it. Set --loop=fit."
+            f"its own {' and '.join(own)}: the custom loop takes tfamp's training step, not the "
+            "class's. Set --loop=fit."
         )
 
 

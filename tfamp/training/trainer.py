@@ -132,7 +132,7 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnS
         callbacks, add_history=True, model=model, epochs=config.epochs, steps=steps, verbose=0
     )
     if config.loop == "custom":
-        CustomLoop(model, run.loss).run(data.train, data.validation, config.epochs, steps, listed)
+        CustomLoop(model).run(data.train, data.validation, config.epochs, steps, listed)
     else:
         with kept_moving_averages(model):
             model.fit(

@@ -143,9 +143,7 @@ def train(strategy, loop, bad_worker=None):
                 [], add_history=True, model=model, epochs=1, steps=4, verbose=0
             )
             validation = tf.data.Dataset.from_tensor_slices((INPUTS, LABELS)).batch(16)
-            CustomLoop(model, loss).run(
-                data.repeat(), validation.with_options(options), 1, 4, listed
-            )
+            CustomLoop(model).run(data.repeat(), validation.with_options(options), 1, 4, listed)
             history = model.history.history
     sums = [float(np.abs(v.value.numpy()).sum()) for v in model.trainable_variables]
     rows = model.optimizer.history()[1]
