@@ -10,7 +10,7 @@ import pytest
 
 from tests.reporting.made_runs import write_run, write_sweep
 from tfamp import report
-from tfamp.reporting.figures import plots
+from tfamp.reporting.figures import group_pictures
 
 FILES = {"report.html", "report.json", "report.md"}
 
@@ -62,7 +62,7 @@ def test_what_it_writes_and_says(tmp_path, capsys):
 def test_files_that_no_report_wrote_are_refused_and_left(name, tmp_path, capsys):
     write_sweep(tmp_path / "runs", seeds=1)
     if name.endswith(".png"):
-        name = f"pictures/group1/{plots.FILES[0]}"
+        name = f"pictures/group1/{group_pictures.FILES[0]}"
     mine = tmp_path / "mine" / name
     mine.parent.mkdir(parents=True)
     mine.write_text('{"mine": 1}')

@@ -68,6 +68,44 @@ def test_imports_go_down():
         assert (here, there) not in APART and (there, here) not in APART, (module, imported)
 
 
+def part_of(module):
+    """Of a module of reporting/: reading and comparing (0), pictures (1) or pages (2)."""
+    parts = module.removeprefix("tfamp.reporting.").split(".")
+    return {"figures": 1, "pages": 2}.get(parts[0], 0)
+
+
+def test_reading_knows_no_pictures_and_pictures_no_pages():
+    within = [pair for pair in imports() if all(m.startswith("tfamp.reporting.") for m in pair)]
+    assert {part_of(module) for module, _ in within} == {0, 1, 2}
+    for module, imported in within:
+        assert part_of(module) >= part_of(imported), f"{module} imports {imported}"
+
+
+# The look that the pages of every command share.
+LOOK = {
+    "tfamp.reporting.figures": ("picture", "rows", "style"),
+    "tfamp.reporting.pages": (
+        "formatting",
+        "markdown",
+        "page",
+        "page_files",
+        "placed_picture",
+        "table",
+    ),
+}
+
+
+def test_the_look_of_pages_knows_nothing_of_reports():
+    look = {f"{folder}.{name}" for folder, names in LOOK.items() for name in names}
+    seen = set()
+    for module, imported in imports():
+        if module in look and imported.startswith("tfamp.reporting"):
+            # `from package import module` and `from module import name`.
+            assert imported in look or imported.rpartition(".")[0] in look, (module, imported)
+            seen.add(module)
+    assert "tfamp.reporting.pages.page_files" in seen
+
+
 def test_flags_are_read_in_one_place():
     readers = [m for m in PACKAGE.rglob("*.py") if "absl" in m.read_text(encoding="utf-8")]
     assert {path.relative_to(PACKAGE).as_posix() for path in readers} == {

@@ -46,7 +46,7 @@ def write(logdir: Path, baseline: str, out: Path | None = None) -> int:
         InputError: There is nothing to report on, or it cannot be written.
     """
     from tfamp.reporting import comparison, document, runs
-    from tfamp.reporting.pages import page
+    from tfamp.reporting.pages import report_page
 
     out = out or logdir / "report"
     if not logdir.is_dir():
@@ -58,14 +58,8 @@ def write(logdir: Path, baseline: str, out: Path | None = None) -> int:
         )
     compared = comparison.compare(found, baseline)
     content = document.build(logdir, baseline, compared, passed_over)
-    try:
-        page.write(out, content, compared)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write to {error.filename or out}: {error.strerror or error}. Set --out to a "
-            "folder that you can write to."
-        ) from error
-    print(page.summary(content, out))
+    report_page.write(out, content, compared.groups)
+    print(report_page.summary(content, out))
     return 0
 
 

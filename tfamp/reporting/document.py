@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,8 +174,3 @@ def _json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_json(entry) for entry in value]
     return records.to_json_number(value) if isinstance(value, float) else value
-
-
-def dump(document: dict[str, Any]) -> str:
-    """The text of report.json."""
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"

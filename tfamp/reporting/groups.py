@@ -57,6 +57,11 @@ class Variant:
         """Whether its times and memory may stand beside the baseline's."""
         return self.comparison is None or self.comparison.is_compiled_alike
 
+    @property
+    def why_no_costs(self) -> str:
+        """What stands where its times or its memory are not shown."""
+        return "not measured" if self.has_comparable_costs else "not compared: other compiler"
+
     def mean(self, name: str) -> Estimate | None:
         """One of `MEASUREMENTS` over the seeds; None where no run has it."""
         return measurements.mean(name, self.runs)

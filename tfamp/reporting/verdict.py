@@ -21,6 +21,20 @@ THE_SAME = "the same"
 SMALLEST_RATIO = 0.05
 SMALLEST_ACCURACY = 0.001
 SLIGHTLY = "slightly "
+# Words that say something good or bad of a variant; the others say neither.
+_TONES = {
+    "faster": "good",
+    "smaller": "good",
+    "higher": "good",
+    "slower": "bad",
+    "larger": "bad",
+    "lower": "bad",
+}
+
+
+def tone(judged: str) -> str:
+    """Whether a verdict is `good`, `bad` or `neutral`."""
+    return _TONES.get(judged, "neutral")
 
 
 def speed(ratio: Estimate) -> str:

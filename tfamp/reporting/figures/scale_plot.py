@@ -5,36 +5,38 @@ from __future__ import annotations
 import math
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from tfamp.reporting.figures import plot_style
-from tfamp.reporting.figures.plot_style import Picture, Style
+from tfamp.reporting.figures import style
+from tfamp.reporting.figures.picture import Drawing, Picture, new_figure
+from tfamp.reporting.figures.style import Style
 from tfamp.reporting.groups import Group, Variant
 from tfamp.reporting.runs import FinishedRun
 from tfamp.reporting.scale_summary import skipped_steps
 from tfamp.run import records
 
+FILE = "loss_scale.png"
 
-def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
+
+def loss_scale(group: Group) -> Drawing | None:
     """A panel for each variant that scaled its loss; None where none did."""
     scaled = [
-        (plot_style.style_of(index), variant)
+        (style.style_of(index), variant)
         for index, variant in enumerate(group.variants)
         if any(run.series(records.SCALE) for run in variant.runs)
     ]
     if not scaled:
         return None
-    drawn = plot_style.figure(0.7 + 1.9 * len(scaled))
+    drawn = new_figure(0.7 + 1.9 * len(scaled))
     panels = drawn.subplots(len(scaled), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     alt, lost = [], 0
-    for axes, (style, variant) in zip(panels, scaled, strict=True):
-        lost += sum(_draw(axes, run, style) for run in variant.runs)
+    for axes, (look, variant) in zip(panels, scaled, strict=True):
+        lost += sum(_draw(axes, run, look) for run in variant.runs)
         alt.append(_describe(variant))
         axes.set_title(
-            f"{plot_style.shown(variant.label, 40)}\n{_skips_text(variant)}",
+            f"{style.shown(variant.label, 40)}\n{_skips_text(variant)}",
             loc="left",
-            color=style.colour,
+            color=look.colour,
         )
     first, last = panels[0], panels[-1]
     first.set_yscale("log", base=2)
@@ -46,9 +48,9 @@ def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
     # From the lowest power up, where a scale that has settled mostly lies.
     first.yaxis.set_major_locator(FixedLocator([2.0**n for n in exponents][::apart]))
     first.yaxis.set_minor_locator(NullLocator())
-    first.yaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.power_of_two(x)))
+    first.yaxis.set_major_formatter(FuncFormatter(lambda x, _: style.power_of_two(x)))
     last.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    last.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
+    last.xaxis.set_major_formatter(FuncFormatter(lambda x, _: style.plain_number(x)))
     last.set_xlim(left=0)
     last.set_xlabel("Training step")
     drawn.supylabel("Loss scale (log₂ axis)", fontsize=12)
@@ -59,7 +61,7 @@ def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
     if lost:
         caption += f" {lost} steps had a scale that is not finite or not above 0: not drawn."
     return drawn, Picture(
-        file="loss_scale.png",
+        file=FILE,
         title="Loss scale over training steps",
         alt="Step charts of the loss scale on a logarithmic axis, one panel a variant. "
         + " ".join(alt),
@@ -67,7 +69,7 @@ def loss_scale(group: Group) -> tuple[Figure, Picture] | None:
     )
 
 
-def _draw(axes: Axes, run: FinishedRun, style: Style) -> int:
+def _draw(axes: Axes, run: FinishedRun, look: Style) -> int:
     """Draws a run's scale; returns how many steps could not be drawn."""
     series = run.series(records.SCALE)
     good = [(step, scale) for step, scale in series if math.isfinite(scale) and scale > 0]
@@ -85,7 +87,7 @@ def _draw(axes: Axes, run: FinishedRun, style: Style) -> int:
         [step for step, _ in corners],
         [scale for _, scale in corners],
         drawstyle="steps-mid",
-        color=style.colour,
+        color=look.colour,
         linewidth=1.8,
         alpha=0.75,
     )

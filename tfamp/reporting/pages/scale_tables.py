@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tfamp.reporting import seeds
 from tfamp.reporting.pages import formatting
-from tfamp.reporting.pages.tables import Cell, Json, Table, words
+from tfamp.reporting.pages.table import Table, TableCell, words
+
+Json = Mapping[str, Any]
 
 
 def scales(group: Json) -> Table | None:
-    """What the loss scale did; seeds with one story share a row. None where nothing scaled."""
-    stories = _stories(group["variants"], "loss_scale")
+    """What the loss scale did; seeds that agree share a row. None where nothing scaled."""
+    summaries = _alike(group["variants"], "loss_scale")
     # What older runs did not record, or what happened to none of them, takes no column.
-    counts_losses = any(s.get("skipped_non_finite_loss") is not None for _, _, s in stories)
-    collapsed = any(s.get("collapsed_at") is not None for _, _, s in stories)
+    counts_losses = any(s.get("skipped_non_finite_loss") is not None for _, _, s in summaries)
+    collapsed = any(s.get("collapsed_at") is not None for _, _, s in summaries)
     rows = []
-    for variant, runs, story in stories:
+    for variant, runs, summary in summaries:
         found = [
             words(_seeds(runs)),
-            words(str(story["mode"])),
-            *(Cell(formatting.text(story[n], formatting.scale)) for n in _SCALES),
-            Cell(formatting.text(story["growths"], formatting.count)),
-            Cell(
-                f"{formatting.text(story['skipped'], formatting.count)} of "
-                f"{formatting.text(story['steps'], formatting.count)}"
+            words(str(summary["mode"])),
+            *(TableCell(formatting.text(summary[n], formatting.scale)) for n in _SCALES),
+            TableCell(formatting.text(summary["growths"], formatting.count)),
+            TableCell(
+                f"{formatting.text(summary['skipped'], formatting.count)} of "
+                f"{formatting.text(summary['steps'], formatting.count)}"
             ),
         ]
         if counts_losses:
             found.append(
-                Cell(formatting.text(story.get("skipped_non_finite_loss"), formatting.count))
+                TableCell(formatting.text(summary.get("skipped_non_finite_loss"), formatting.count))
             )
-        found.append(Cell(_step(story["first_overflow_step"])))
+        found.append(TableCell(_step(summary["first_overflow_step"])))
         if collapsed:
-            found.append(Cell(_step(story.get("collapsed_at"))))
+            found.append(TableCell(_step(summary.get("collapsed_at"))))
         rows.append((variant["label"], tuple(found)))
     if not rows:
         return None
@@ -63,25 +65,25 @@ _SCALES = ("initial", "settled", "final")
 def gradients(group: Json) -> Table | None:
     """What became of float16 gradients; None where no run computed in float16."""
     rows = []
-    for variant, runs, health in _stories(group["variants"], "gradients"):
+    for variant, runs, summary in _alike(group["variants"], "gradients"):
         rows.append(
             (
                 variant["label"],
                 (
                     words(_seeds(runs)),
                     words(_scaling(variant)),
-                    words("yes" if health["has_trained"] else "no"),
-                    Cell(formatting.text(health["first_loss"], formatting.loss)),
-                    Cell(formatting.text(health["last_loss"], formatting.loss)),
-                    Cell(
-                        f"{formatting.text(health['non_finite_steps'], formatting.count)} of "
-                        f"{formatting.text(health['steps'], formatting.count)}",
+                    words("yes" if summary["has_trained"] else "no"),
+                    TableCell(formatting.text(summary["first_loss"], formatting.loss)),
+                    TableCell(formatting.text(summary["last_loss"], formatting.loss)),
+                    TableCell(
+                        f"{formatting.text(summary['non_finite_steps'], formatting.count)} of "
+                        f"{formatting.text(summary['steps'], formatting.count)}",
                         small=""
-                        if health["first_non_finite_step"] is None
-                        else f"first at {_step(health['first_non_finite_step'])}",
+                        if summary["first_non_finite_step"] is None
+                        else f"first at {_step(summary['first_non_finite_step'])}",
                     ),
-                    Cell(_share(health["zero_share"])),
-                    Cell(_share(health["non_finite_share"])),
+                    TableCell(_share(summary["zero_share"])),
+                    TableCell(_share(summary["non_finite_share"])),
                 ),
             )
         )
@@ -119,18 +121,18 @@ def _scaling(variant: Json) -> str:
     return {None: formatting.DASH, "none": "none", "dynamic": "dynamic"}.get(scaling, f"{scaling}")
 
 
-def _stories(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json], Json]]:
-    """Each variant's different stories, with the runs that tell them."""
+def _alike(variants: Iterable[Json], name: str) -> list[tuple[Json, list[Json], Json]]:
+    """Each variant's different summaries, with the runs that agree in each."""
     found: list[tuple[Json, list[Json], Json]] = []
     for variant in variants:
         own: list[tuple[Json, list[Json], Json]] = []
         for run in variant["runs"]:
-            story = run.get(name)
-            if story is None:
+            summary = run.get(name)
+            if summary is None:
                 continue
-            same = next((runs for _, runs, other in own if other == story), None)
+            same = next((runs for _, runs, other in own if other == summary), None)
             if same is None:
-                own.append((variant, [run], story))
+                own.append((variant, [run], summary))
             else:
                 same.append(run)
         found += own
@@ -146,14 +148,14 @@ def gradient_sentences(group: Json) -> list[str]:
     scaled = [v for v in group["variants"] if _is_scaled(v)]
     found = []
     for variant in group["variants"]:
-        health = [run["gradients"] for run in variant["runs"] if run.get("gradients") is not None]
-        if not health or _is_scaled(variant):
+        summary = [run["gradients"] for run in variant["runs"] if run.get("gradients") is not None]
+        if not summary or _is_scaled(variant):
             continue
-        trained = sum(bool(entry["has_trained"]) for entry in health)
-        bad = sum(entry["non_finite_steps"] for entry in health)
-        steps = sum(entry["steps"] for entry in health)
+        trained = sum(bool(entry["has_trained"]) for entry in summary)
+        bad = sum(entry["non_finite_steps"] for entry in summary)
+        steps = sum(entry["steps"] for entry in summary)
         sentence = (
-            f"{variant['label']} trained in {trained} of {len(health)} runs; {bad:,} of "
+            f"{variant['label']} trained in {trained} of {len(summary)} runs; {bad:,} of "
             f"{steps:,} steps had a non-finite gradient"
         )
         shares = _mean_shares(variant)

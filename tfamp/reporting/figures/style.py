@@ -1,8 +1,4 @@
-"""How the report's pictures look: styles that survive grey print and colour blindness, frames.
-
-A picture is seen about 350 pixels wide on a phone. At 6 inches of width and 12 points its text is
-then 10 pixels high, which is the smallest that reads well.
-"""
+"""How every page's pictures look: lines that survive grey print and colour blindness, and words."""
 
 from __future__ import annotations
 
@@ -11,43 +7,18 @@ import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import matplotlib
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from PIL import Image
 
-WIDTH_INCHES = 6.0
-DOTS_PER_INCH = 160
 GREY = "#555555"
-# What stands in a picture of costs where a variant ran with another compiler than the baseline.
-OTHER_COMPILER = "not compared: other compiler"
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A picture of a group of runs.
-
-    Attributes:
-        file: Its file name.
-        title: What it shows, in a few words.
-        alt: What is to be seen in it, in sentences, for who cannot see it.
-        caption: How to read it: what was averaged, what the marks mean.
-    """
-
-    file: str
-    title: str
-    alt: str
-    caption: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How one variant is drawn, wherever it appears.
+    """How one of the things that a page compares is drawn, wherever it appears.
 
     Attributes:
         colour: As `#rrggbb`.
@@ -102,33 +73,17 @@ _SETTINGS: dict[Any, Any] = {
 
 
 def style_of(index: int) -> Style:
-    """The style of a group's variant by its place; after the eighth they come again."""
+    """The style of what is compared by its place; after the eighth they come again."""
     return STYLES[index % len(STYLES)]
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draws with the report's settings, whatever the user's matplotlibrc says."""
+    """Draws with these settings, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_SETTINGS)
         yield
-
-
-def figure(height_inches: float) -> Figure:
-    """An empty figure of the report's width, on a canvas that needs no display."""
-    drawn = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white", layout="constrained")
-    FigureCanvasAgg(drawn)
-    return drawn
-
-
-def save(drawn: Figure, path: Path) -> None:
-    """Writes a PNG of 256 colours, a third of the size of one with all; no field has the time."""
-    drawn.set_dpi(DOTS_PER_INCH)
-    canvas = FigureCanvasAgg(drawn)
-    canvas.draw()
-    picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    picture.quantize(256, dither=Image.Dither.NONE).save(path, format="PNG", optimize=True)
 
 
 def shown(text: str, most: int = 44) -> str:

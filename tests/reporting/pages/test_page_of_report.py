@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import base64
 import copy
-import html.parser
 import io
 import json
 import math
 import re
 
 import pytest
-from made_runs import rewrite, write_run, write_sweep
+from html_reader import Reader, markdown_rows
 from matplotlib.image import imread
 
+from tests.reporting.made_runs import rewrite, write_run, write_sweep
 from tfamp import report
 from tfamp.reporting import comparison, document, runs
-from tfamp.reporting.figures import plots
-from tfamp.reporting.pages import formatting, page, scale_tables
+from tfamp.reporting.figures import group_pictures
+from tfamp.reporting.pages import formatting, report_page, scale_tables
+from tfamp.reporting.pages.markdown import escape
 
 JUDGED = ("step_speedup", "memory_ratio", "accuracy_difference")
 HOSTILE = "<img src=x onerror=alert(1)>|a|`$b$` [c](http://evil.example) *d*"
-
-
-class Reader(html.parser.HTMLParser):
-    """Collects a page's elements and text, and checks that they are nested."""
-
-    EMPTY = ("meta", "br", "img")
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.texts, self.open = [], [], []
-        self.rows = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in self.EMPTY:
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if "tr" in self.open and self.rows[-1]:
-            self.rows[-1][-1] += f" {data.strip()}" if data.strip() else ""
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 def written(logdir, baseline="float32"):
@@ -76,25 +39,13 @@ def sweep(tmp_path_factory):
     return logdir, *written(logdir)
 
 
-def markdown_rows(text):
-    """The cells of every table, checked to be as many in each of its rows."""
-    found = []
-    assert not re.search(r"^(?!\|).+\n\|", text, re.MULTILINE), "a table needs an empty line above"
-    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
-        split = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
-        assert len({len(row) for row in split}) == 1, block
-        assert all(re.fullmatch(r" -{3}:? ", cell) for cell in split[1])
-        found += [[cell.strip() for cell in row] for row in split]
-    return found
-
-
 def test_the_verdicts_are_the_documents(sweep):
     _, content, html, markdown = sweep
     sentences = [s for g in content["groups"] for v in g["variants"] for s in v["verdict"] or []]
     assert len(sentences) == 2 * 3 * 3
     # Once, in the table; the sentences are the console's and report.json's.
     for sentence in sentences:
-        assert sentence not in html.text and page.markdown(sentence) not in markdown
+        assert sentence not in html.text and escape(sentence) not in markdown
     rows = [row for row in html.rows if row and row[0].strip().startswith("mixed_")]
     told = [" ".join(" ".join(row).split()) for row in rows[: len(sentences) // 3]]
     for row, variant in zip(
@@ -156,7 +107,7 @@ def test_a_newcomer_is_told_what_the_words_mean(sweep):
         assert "No step time includes compiling." in text
 
 
-def test_the_scale_story_joins_seeds_that_agree(sweep):
+def test_seeds_whose_scale_did_the_same_share_a_row(sweep):
     _, content, html, _ = sweep
     table = scale_tables.scales(content["groups"][0])
     (row,) = [row for name, row in table.rows if name == "mixed_float16"]
@@ -181,7 +132,7 @@ def test_the_scale_story_joins_seeds_that_agree(sweep):
 def test_pictures_are_inside_the_page_and_beside_the_markdown(sweep):
     logdir, _, html, markdown = sweep
     images = html.all("img")
-    assert len(images) == 2 * len(plots.FILES)
+    assert len(images) == 2 * len(group_pictures.FILES)
     for image in images:
         assert image["alt"]
         kind, data = image["src"].split(",")
@@ -238,26 +189,6 @@ def test_names_that_are_no_unicode_are_written(tmp_path):
     assert "caf?" in html.text
 
 
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("mixed_float16", "mixed_float16"),
-        ("a|b", r"a\|b"),
-        ("_a_ and *b*", r"\_a\_ and \*b\*"),
-        ("<b>&", "&lt;b&gt;&amp;"),
-        ("- a", r"\- a"),
-        ("12. a", r"12\. a"),
-        ("1.45", "1.45"),
-        ("-0.25 to +0.25", "-0.25 to +0.25"),
-        ("---", r"\---"),
-        ("two\nlines", "two lines"),
-        ("\u202etxt", "�txt"),
-    ],
-)
-def test_markdown_is_escaped(text, escaped):
-    assert page.markdown(text) == escaped
-
-
 def test_an_earlier_reports_pictures_are_removed(tmp_path):
     write_run(tmp_path, policy="float32")
     written(tmp_path)
@@ -274,7 +205,7 @@ def test_a_page_that_cannot_be_rendered_leaves_the_old_one(tmp_path, monkeypatch
     write_run(tmp_path, policy="float32")
     written(tmp_path)
     before = (tmp_path / "report" / "report.html").read_bytes()
-    monkeypatch.setattr(page.tables, "verdicts", None)
+    monkeypatch.setattr(report_page.scale_tables, "scales", None)
     with pytest.raises(TypeError):
         report.main([str(tmp_path)])
     assert (tmp_path / "report" / "report.html").read_bytes() == before
@@ -356,8 +287,8 @@ def test_any_hole_in_a_document_can_be_rendered(sweep, hole):
         for key in above:
             value = value[key]
         value[last] = hole
-    Reader(page.render("report.html.jinja", content, {}))
-    markdown_rows(page.render("report.md.jinja", content, {}))
+    Reader(report_page.page_of(content).html({}))
+    markdown_rows(report_page.page_of(content).markdown({}))
 
 
 def test_absent_parts_of_a_document_can_be_rendered(sweep):
@@ -372,14 +303,14 @@ def test_absent_parts_of_a_document_can_be_rendered(sweep):
             for run in variant["runs"]:
                 run |= {"loss_scale": None, "gradients": None, "git_revision": None}
     content["provenance"] |= {"commands": {}, "versions": {}, "seeds": [], "sweeps": []}
-    Reader(page.render("report.html.jinja", content, {}))
-    markdown_rows(page.render("report.md.jinja", content, {}))
+    Reader(report_page.page_of(content).html({}))
+    markdown_rows(report_page.page_of(content).markdown({}))
 
 
 def test_many_warnings_are_counted_above_and_listed_below(sweep):
     _, content, *_ = sweep
     content = content | {"warnings": [f"warning number {n}." for n in range(20)]}
-    html = Reader(page.render("report.html.jinja", content, {}))
+    html = Reader(report_page.page_of(content).html({}))
     assert "20 warnings" in html.text and "All 20 warnings" in html.text
     assert html.text.count("warning number 0.") == 2 and html.text.count("warning number 19.") == 1
 
@@ -393,7 +324,7 @@ def test_the_summary_names_what_was_left_out(tmp_path):
     found, passed_over = runs.find(tmp_path, tmp_path / "report")
     compared = comparison.compare(found, "float32")
     content = document.build(tmp_path, "float32", compared, passed_over)
-    lines = page.summary(content, tmp_path / "report").splitlines()
+    lines = report_page.summary(content, tmp_path / "report").splitlines()
     sentences = next(v["verdict"] for v in content["groups"][0]["variants"] if v["verdict"])
     assert lines == [
         content["groups"][0]["title"],
@@ -403,36 +334,3 @@ def test_the_summary_names_what_was_left_out(tmp_path):
         "Folders passed over: broken�[31m",
         f"Report: {tmp_path / 'report' / 'report.html'}",
     ]
-
-
-@pytest.mark.parametrize(
-    ("value", "form", "shown"),
-    [
-        (1234.5, formatting.rounded, "1,234"),
-        (101.96, formatting.rounded, "102.0"),
-        (9.876, formatting.rounded, "9.88"),
-        (0.01234, formatting.rounded, "0.0123"),
-        (0.0, formatting.rounded, "0"),
-        (2**27, formatting.mebibytes, "128.0"),
-        (51317.4 * 2**20, formatting.mebibytes, "51,317"),
-        (0.81, formatting.percent, "81.00"),
-        (3e-6, formatting.percent, "0.0003"),
-        (-0.0012, formatting.points, "-0.12"),
-        (0.0123, formatting.ratio, "0.0123"),
-        (32768.0, formatting.scale, "32768 (2¹⁵)"),
-        (2.0**-3, formatting.scale, "0.125 (2⁻³)"),
-        (1000.0, formatting.scale, "1000"),
-        (0.0, formatting.scale, "0"),
-        ("Infinity", formatting.scale, "infinite"),
-        ("NaN", formatting.percent, "NaN"),
-        (None, formatting.percent, formatting.DASH),
-        (True, formatting.percent, formatting.DASH),
-    ],
-)
-def test_numbers_are_rounded_to_what_a_reader_can_use(value, form, shown):
-    assert formatting.text(value, form) == shown
-
-
-def test_the_ends_of_an_interval_have_the_means_places():
-    estimate = {"value": 102.0, "low": 97.0317, "high": 106.968}
-    assert formatting.estimate(estimate, formatting.rounded, " ms") == ("102.0 ms", "97.0 to 107.0")

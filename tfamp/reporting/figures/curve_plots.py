@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tfamp.reporting.figures import plot_style
-from tfamp.reporting.figures.plot_style import Picture, Style
+from tfamp.reporting.figures import style
+from tfamp.reporting.figures.picture import Drawing, Picture, new_figure
 from tfamp.reporting.figures.series import (
     Break,
     Curve,
@@ -22,14 +21,16 @@ from tfamp.reporting.figures.series import (
     training_clock,
     training_loss,
 )
+from tfamp.reporting.figures.style import Style
 from tfamp.reporting.groups import Group, Variant
 from tfamp.run import records
 
+OVER_STEPS, OVER_TIME = FILES = ("curves_over_steps.png", "curves_over_time.png")
 # A loss that spans more than this is drawn on a logarithmic axis.
 _WIDE = 100.0
 
 
-def curves(group: Group) -> list[tuple[Figure, Picture]]:
+def curves(group: Group) -> list[Drawing]:
     """Loss and accuracy over steps, and over training time where it was measured."""
     found = [_curves(group, over_time=False)]
     if any(training_clock(run) is not None for run in group.runs):
@@ -37,38 +38,38 @@ def curves(group: Group) -> list[tuple[Figure, Picture]]:
     return found
 
 
-def _curves(group: Group, over_time: bool) -> tuple[Figure, Picture]:
-    labels = [plot_style.shown(variant.label) for variant in group.variants]
+def _curves(group: Group, over_time: bool) -> Drawing:
+    labels = [style.shown(variant.label) for variant in group.variants]
     labels += ["thin: training", "thick: validation"]
-    drawn = plot_style.figure(7.0 + plot_style.legend_inches(labels))
+    drawn = new_figure(7.0 + style.legend_inches(labels))
     loss_axes, accuracy_axes = drawn.subplots(2, 1, sharex=True)
     handles, untimed, bins = [], [], 1
     broken: list[str] = []
     marked: list[tuple[Style, np.ndarray, Sequence[Break]]] = []
     loss_values: list[np.ndarray] = []
     for index, variant in enumerate(group.variants):
-        style = plot_style.style_of(index)
-        handles.append(_handle(style))
+        look = style.style_of(index)
+        handles.append(_handle(look))
         is_unlike = over_time and not variant.has_comparable_costs
         place = None if is_unlike else Place.of(variant, over_time)
         if place is None:
-            why = plot_style.OTHER_COMPILER if is_unlike else "times not measured"
+            why = variant.why_no_costs if is_unlike else "times not measured"
             untimed.append(f"{variant.label} ({why})")
             continue
         loss, bins = training_loss(variant)
         validation_loss = at_rows(variant, records.VALIDATION_LOSS, "epoch")
         train = at_rows(variant, records.TRAIN_ACCURACY, "step", 100.0)
         validation = at_rows(variant, records.VALIDATION_ACCURACY, "epoch", 100.0)
-        _draw_training(loss_axes, loss, place, style)
+        _draw_training(loss_axes, loss, place, look)
         # Of variants on the same points, the earlier show around the later.
         size = 11.0 - 5.0 * index / max(3, len(group.variants) - 1)
-        _draw_validation(loss_axes, validation_loss, place, style, size)
-        _draw_training(accuracy_axes, train, place, style)
-        _draw_validation(accuracy_axes, validation, place, style, size)
+        _draw_validation(loss_axes, validation_loss, place, look, size)
+        _draw_training(accuracy_axes, train, place, look)
+        _draw_validation(accuracy_axes, validation, place, look, size)
         loss_values += [c.values for c in (loss, validation_loss) if c is not None]
         found = breaks(variant)
         if found:
-            marked.append((style, place(np.array([entry.step for entry in found])), found))
+            marked.append((look, place(np.array([entry.step for entry in found])), found))
             broken.append(_told(variant, found))
     is_logarithmic = _set_loss_scale(loss_axes, loss_values)
     loss_axes.set_ylabel("Loss" + (" (log axis)" if is_logarithmic else ""))
@@ -77,45 +78,43 @@ def _curves(group: Group, over_time: bool) -> tuple[Figure, Picture]:
         "Training time without compiling (s)" if over_time else "Training step"
     )
     accuracy_axes.xaxis.set_major_locator(MaxNLocator(6, integer=not over_time))
-    accuracy_axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
+    accuracy_axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: style.plain_number(x)))
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlim(left=0)
     _mark_breaks(loss_axes, marked)
-    plot_style.legend(drawn, [*handles, *_kinds()], labels)
+    style.legend(drawn, [*handles, *_kinds()], labels)
     return drawn, _curves_picture(group, over_time, bins, broken, untimed)
 
 
-def _handle(style: Style) -> Line2D:
-    return Line2D(
-        [], [], color=style.colour, linestyle=style.line, marker=style.marker, linewidth=2
-    )
+def _handle(look: Style) -> Line2D:
+    return Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, linewidth=2)
 
 
 def _kinds() -> list[Line2D]:
     """Legend entries for the two thicknesses of line."""
-    grey = plot_style.GREY
+    grey = style.GREY
     return [
         Line2D([], [], color=grey, linewidth=1.3),
         Line2D([], [], color=grey, linewidth=2.6, marker="o", markersize=8),
     ]
 
 
-def _draw_training(axes: Axes, curve: Curve | None, place: Place, style: Style) -> None:
+def _draw_training(axes: Axes, curve: Curve | None, place: Place, look: Style) -> None:
     if curve is None:
         return
     x = place(curve.steps)
-    axes.plot(x, curve.mean, color=style.colour, linestyle=style.line, linewidth=1.3)
+    axes.plot(x, curve.mean, color=look.colour, linestyle=look.line, linewidth=1.3)
     if len(curve.values) > 1:
         low, high = curve.range
         # Its edge keeps the band visible where a single seed is left in it.
-        colour = style.colour
+        colour = look.colour
         axes.fill_between(
             x, low, high, facecolor=(colour, 0.18), edgecolor=(colour, 0.6), linewidth=0.6
         )
 
 
 def _draw_validation(
-    axes: Axes, curve: Curve | None, place: Place, style: Style, size: float
+    axes: Axes, curve: Curve | None, place: Place, look: Style, size: float
 ) -> None:
     if curve is None:
         return
@@ -126,10 +125,10 @@ def _draw_validation(
     axes.plot(
         x,
         curve.mean,
-        color=style.colour,
-        linestyle=style.line,
+        color=look.colour,
+        linestyle=look.line,
         linewidth=2.6,
-        marker=style.marker,
+        marker=look.marker,
         markersize=size,
         markeredgecolor="white",
         markeredgewidth=0.7,
@@ -137,7 +136,7 @@ def _draw_validation(
     )
     if len(curve.values) > 1:
         low, high = curve.range
-        axes.vlines(x[shown], low[shown], high[shown], color=style.colour, linewidth=1.2)
+        axes.vlines(x[shown], low[shown], high[shown], color=look.colour, linewidth=1.2)
 
 
 def _mark_breaks(axes: Axes, marked: Sequence[tuple[Style, np.ndarray, Sequence[Break]]]) -> None:
@@ -151,7 +150,7 @@ def _mark_breaks(axes: Axes, marked: Sequence[tuple[Style, np.ndarray, Sequence[
     low, high = (to_axis.transform((1.0, end))[1] for end in axes.get_ylim())
     axes.set_ylim(top=from_axis.transform((1.0, high + (high - low) * 0.11 * len(marked)))[1])
     share = 0.11 / (1 + 0.11 * len(marked))
-    for row, (style, where, found) in enumerate(marked):
+    for row, (look, where, found) in enumerate(marked):
         height = 1 - share * (row + 0.5)
         axes.plot(
             where,
@@ -160,7 +159,7 @@ def _mark_breaks(axes: Axes, marked: Sequence[tuple[Style, np.ndarray, Sequence[
             linestyle="none",
             marker="X",
             markersize=9,
-            color=style.colour,
+            color=look.colour,
             markeredgecolor="white",
             clip_on=False,
             zorder=5,
@@ -176,7 +175,7 @@ def _mark_breaks(axes: Axes, marked: Sequence[tuple[Style, np.ndarray, Sequence[
             textcoords="offset points",
             va="center",
             ha="right" if is_late else "left",
-            color=style.colour,
+            color=look.colour,
             fontsize=11,
         )
 
@@ -192,13 +191,13 @@ def _set_loss_scale(axes: Axes, values: Sequence[np.ndarray]) -> bool:
     finite = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.array([])
     if not finite.size:
         axes.text(
-            0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", color=plot_style.GREY
+            0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", color=style.GREY
         )
         axes.set_yticks([])
         return False
     if finite.min() > 0 and finite.max() / finite.min() > _WIDE:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: plot_style.plain_number(x)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: style.plain_number(x)))
         return True
     return False
 
@@ -230,7 +229,7 @@ def _curves_picture(
     caption += " ".join(broken)
     ends = [_ends(variant) for variant in group.variants]
     return Picture(
-        file="curves_over_time.png" if over_time else "curves_over_steps.png",
+        file=OVER_TIME if over_time else OVER_STEPS,
         title=f"Loss and accuracy over {axis}",
         alt=f"Two line charts over {axis}, one line a variant: loss above, accuracy below. "
         + " ".join(ends + list(broken)),

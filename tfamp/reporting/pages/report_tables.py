@@ -1,4 +1,4 @@
-"""The tables of a report, made from the document; both templates render the same ones."""
+"""The tables of a report, made from its document."""
 
 from __future__ import annotations
 
@@ -6,74 +6,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfamp.reporting import seeds
+from tfamp.reporting import seeds, verdict
 from tfamp.reporting.pages import formatting
+from tfamp.reporting.pages.table import Table, TableCell, words
 
 Json = Mapping[str, Any]
-
-# Words of a verdict that say something good or bad; the others say neither.
-_TONES = {
-    "faster": "good",
-    "smaller": "good",
-    "higher": "good",
-    "slower": "bad",
-    "larger": "bad",
-    "lower": "bad",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: Its value.
-        small: What stands beneath it: an interval or a remark.
-        word: A verdict, such as `faster`.
-        is_number: Whether it is set flush right.
-    """
-
-    text: str
-    small: str = ""
-    word: str = ""
-    is_number: bool = True
-
-    @property
-    def tone(self) -> str:
-        """Whether the verdict is `good`, `bad` or `neutral`."""
-        return _TONES.get(self.word, "neutral")
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A table with a header row, and a header in the first cell of each row.
-
-    Attributes:
-        caption: What it shows, a sentence.
-        header: The first row.
-        rows: A header text and cells, as many as the header has after its first; none in a row
-            that is the title of those below it.
-    """
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
-
-    @property
-    def sides(self) -> list[bool]:
-        """Whether each column after the first holds numbers."""
-        full = next((row for _, row in self.rows if row), ())
-        return [cell.is_number for cell in full]
-
-
-def words(text: str) -> Cell:
-    """A cell of text, which is set flush left."""
-    return Cell(text, is_number=False)
 
 
 def verdicts(document: Json) -> Table | None:
     """Speed, memory and accuracy of every comparison; None where there is none."""
-    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    rows: list[tuple[str, tuple[TableCell, ...]]] = []
     for group in document["groups"]:
         compared = [v for v in group["variants"] if v["comparison"] is not None]
         if compared and len(document["groups"]) > 1:
@@ -87,7 +29,7 @@ def verdicts(document: Json) -> Table | None:
                         _cost(comparison, "step_speedup"),
                         _cost(comparison, "memory_ratio"),
                         _judged(comparison["accuracy_difference"], formatting.points, " points"),
-                        Cell(seeds.in_words(comparison["seeds"])),
+                        TableCell(seeds.in_words(comparison["seeds"])),
                     ),
                 )
             )
@@ -101,46 +43,48 @@ def verdicts(document: Json) -> Table | None:
     )
 
 
-def _judged(estimate: Json | None, form: formatting.Format, unit: str) -> Cell:
+def _judged(estimate: Json | None, form: formatting.Format, unit: str) -> TableCell:
     value, interval = formatting.estimate(estimate, form, unit)
     if estimate is None:
-        return Cell(value, small="not measured")
+        return TableCell(value, small="not measured")
     word = str(estimate.get("verdict") or "")
-    return Cell(value, small=interval or "no interval", word=word)
+    return TableCell(value, small=interval or "no interval", word=word, tone=verdict.tone(word))
 
 
-def _cost(comparison: Json, name: str) -> Cell:
+def _cost(comparison: Json, name: str) -> TableCell:
     """A ratio of times or of memory, which says nothing across compilers."""
     if not comparison.get("is_compiled_alike", True):
-        return Cell("not compared", small="XLA compiled one of the two")
+        return TableCell("not compared", small="XLA compiled one of the two")
     return _judged(comparison[name], formatting.ratio, "×")  # noqa: RUF001
 
 
-def figures(group: Json) -> Table:
+def measurements(group: Json) -> Table:
     """Everything that was measured, a column a variant."""
     variants = group["variants"]
     settings = group["settings"]
     xla = {True: "on", False: "off"}
 
-    def measured(name: str, form: formatting.Format, unit: str) -> list[Cell]:
-        return [Cell(*formatting.estimate(v["figures"].get(name), form, unit)) for v in variants]
-
-    def against(judged: Callable[[Json], Cell]) -> list[Cell]:
+    def measured(name: str, form: formatting.Format, unit: str) -> list[TableCell]:
         return [
-            Cell("baseline")
+            TableCell(*formatting.estimate(v["figures"].get(name), form, unit)) for v in variants
+        ]
+
+    def against(judged: Callable[[Json], TableCell]) -> list[TableCell]:
+        return [
+            TableCell("baseline")
             if variant["is_baseline"]
             else (
-                Cell(formatting.DASH)
+                TableCell(formatting.DASH)
                 if variant["comparison"] is None
                 else judged(variant["comparison"])
             )
             for variant in variants
         ]
 
-    def cost(name: str) -> list[Cell]:
+    def cost(name: str) -> list[TableCell]:
         return against(lambda comparison: _cost(comparison, name))
 
-    def accuracy(comparison: Json) -> Cell:
+    def accuracy(comparison: Json) -> TableCell:
         return _judged(comparison["accuracy_difference"], formatting.points, " points")
 
     epoch = [
@@ -151,18 +95,18 @@ def figures(group: Json) -> Table:
             variants, measured("epoch_time_sec", formatting.rounded, " s"), strict=True
         )
     ]
-    computes: list[tuple[str, Sequence[Cell]]] = []
+    computes: list[tuple[str, Sequence[TableCell]]] = []
     if any(v.get("computes_in") for v in variants):
-        told = [Cell(formatting.listed(v.get("computes_in"))) for v in variants]
+        told = [TableCell(formatting.listed(v.get("computes_in"))) for v in variants]
         computes.append(("Computes in 16 bits", told))
     device = f"on {group['device']}"
-    rows: list[tuple[str, Sequence[Cell]]] = [
-        ("Policy", [Cell(v["precision"]["policy"]) for v in variants]),
+    rows: list[tuple[str, Sequence[TableCell]]] = [
+        ("Policy", [TableCell(v["precision"]["policy"]) for v in variants]),
         *computes,
-        ("TF32", [Cell("on" if v["precision"]["tf32"] else "off") for v in variants]),
-        ("Loop", [Cell(str(settings.get("loop"))) for _ in variants]),
-        ("XLA", [Cell(xla.get(v.get("jit_compile"), formatting.DASH)) for v in variants]),
-        ("Seeds", [Cell(seeds.in_words(v["seeds"])) for v in variants]),
+        ("TF32", [TableCell("on" if v["precision"]["tf32"] else "off") for v in variants]),
+        ("Loop", [TableCell(str(settings.get("loop"))) for _ in variants]),
+        ("XLA", [TableCell(xla.get(v.get("jit_compile"), formatting.DASH)) for v in variants]),
+        ("Seeds", [TableCell(seeds.in_words(v["seeds"])) for v in variants]),
         ("Compiling and the first step", measured("first_call_sec", formatting.rounded, " s")),
         ("Time per epoch", epoch),
         ("Time per step, median", measured("step_time_ms", formatting.rounded, " ms")),
@@ -189,11 +133,11 @@ def _heading(variant: Json) -> str:
     return variant["label"] + (" (baseline)" if variant["is_baseline"] else "")
 
 
-def _skipped(skipped: Json | None) -> Cell:
+def _skipped(skipped: Json | None) -> TableCell:
     if skipped is None:
-        return Cell(formatting.DASH)
+        return TableCell(formatting.DASH)
     total, of = (formatting.text(skipped[name], formatting.count) for name in ("total", "of"))
-    return Cell(f"{total} of {of}", small=_per_run(skipped["per_run"]))
+    return TableCell(f"{total} of {of}", small=_per_run(skipped["per_run"]))
 
 
 def _per_run(counts: Sequence[Any]) -> str:
@@ -207,11 +151,11 @@ def _per_run(counts: Sequence[Any]) -> str:
     return f"{min(counts)} to {max(counts)} in a run"
 
 
-def _final_scale(final: Json | None) -> Cell:
+def _final_scale(final: Json | None) -> TableCell:
     if final is None:
-        return Cell(formatting.DASH)
+        return TableCell(formatting.DASH)
     low, high = (formatting.text(final[end], formatting.scale) for end in ("min", "max"))
-    return Cell(low if low == high else f"{low} to {high}")
+    return TableCell(low if low == high else f"{low} to {high}")
 
 
 def entries(found: Sequence[Json], caption: str) -> Table | None:
@@ -220,12 +164,3 @@ def entries(found: Sequence[Json], caption: str) -> Table | None:
         return None
     rows = tuple((entry["directory"], (words(entry["why"]),)) for entry in found)
     return Table(caption, ("Folder", "Why"), rows)
-
-
-def versions(provenance: Json) -> Table | None:
-    """Packages and their versions, a row a package."""
-    rows = tuple(
-        (package, (words(formatting.listed(seen)),))
-        for package, seen in provenance.get("versions", {}).items()
-    )
-    return Table("Versions that the runs used.", ("Package", "Version"), rows) if rows else None
