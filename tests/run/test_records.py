@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,12 @@ def test_a_number_survives(value):
 
 def test_nan_survives():
     assert math.isnan(records.from_json_number(records.to_json_number(math.nan)))
+
+
+def test_numbers_within_dicts_and_lists_survive():
+    values = {"a": [math.inf, 1, {"b": -math.inf, "c": "NaN of a kind"}], "d": True, "e": None}
+    there = json.loads(json.dumps(records.to_json_number(values), allow_nan=False))
+    assert records.from_json_number(there) == values
 
 
 def test_other_strings_stay_strings():
@@ -136,6 +144,8 @@ def test_a_figure_is_its_name_wherever_a_name_belongs(path):
     (row,) = records.read_rows(path)
     assert row[records.SCALE] == row["scale/value"] == 8.0
     assert records.of_optimizer(records.SCALE, "generator") == "scale/value/generator"
+    for copied in (copy.deepcopy(row), pickle.loads(pickle.dumps({records.SCALE: 8.0}))):
+        assert copied[records.SCALE] == 8.0
 
 
 def test_the_table_in_contributing_is_the_declaration():

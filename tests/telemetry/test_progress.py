@@ -98,13 +98,19 @@ def bar(epochs=5, steps=78):
     return made, telemetry
 
 
+def train(made, telemetry, steps):
+    """What the loop does once so many steps of the epoch are done."""
+    telemetry.step_of_epoch = steps
+    made.on_train_batch_end(steps - 1)
+
+
 def shown_at(terminal, columns):
     """What a step and an epoch's end look like."""
     screen = terminal(columns)
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(11)
+    train(made, telemetry, 12)
     step = screen.look()[-1]
     made.on_test_begin()
     screen.look()
@@ -161,17 +167,17 @@ def test_the_line_follows_a_terminal_that_is_resized(terminal):
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(9)
+    train(made, telemetry, 10)
     assert screen.look()[-1].endswith("ms/step")
     screen.resize(50)
     # A terminal cuts or reflows what stood there.
     screen.rows = [row[:49] for row in screen.rows]
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(19)
+    train(made, telemetry, 20)
     assert screen.look() == ["1/5  20/78  loss 1.2055  scale 2^15  skipped 12"]
     screen.resize(200)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(29)
+    train(made, telemetry, 30)
     assert screen.look()[-1].endswith("0:07 left  147 ms/step")
 
 
@@ -180,9 +186,9 @@ def test_a_shorter_line_leaves_nothing_of_a_longer_one(terminal):
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(9)
+    train(made, telemetry, 10)
     telemetry.last_row = {records.TRAIN_LOSS: 2.0}
-    made.on_train_batch_end(19)
+    train(made, telemetry, 20)
     assert screen.look() == ["Epoch 1/5  20/78  [=======                     ]  loss 2.0000"]
 
 
@@ -192,7 +198,7 @@ def test_a_terminal_that_does_not_know_its_width(terminal):
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(11)
+    train(made, telemetry, 12)
     assert screen.look()[-1].endswith("acc 0.5843  0:10 left")
 
 
@@ -211,7 +217,7 @@ def test_numbers_are_short(terminal, loss, scale, text):
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = {records.TRAIN_LOSS: loss, records.SCALE: scale}
-    made.on_train_batch_end(77)
+    train(made, telemetry, 78)
     assert text in screen.look()[-1]
 
 
@@ -220,7 +226,7 @@ def test_where_nothing_is_scaled_nothing_is_said_of_it(terminal):
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = {records.TRAIN_LOSS: 1.0, records.TRAIN_ACCURACY: 0.5}
-    made.on_train_batch_end(77)
+    train(made, telemetry, 78)
     assert screen.look()[-1].endswith("]  loss 1.0000  acc 0.5000")
 
 
@@ -229,7 +235,7 @@ def test_elsewhere_it_is_lines_with_all_figures(capsys):
     made.on_train_begin()
     made.on_epoch_begin(0)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(11)
+    train(made, telemetry, 12)
     made.on_test_begin()
     telemetry.last_epoch = dict(EPOCH)
     made.on_epoch_end(0)
@@ -245,8 +251,8 @@ def test_elsewhere_a_long_epoch_has_lines_in_between(capsys, monkeypatch):
     made, telemetry = bar()
     made.on_epoch_begin(0)
     telemetry.last_row = dict(ROW)
-    made.on_train_batch_end(11)
-    made.on_train_batch_end(12)  # The same row is no news.
+    train(made, telemetry, 12)
+    train(made, telemetry, 13)  # The same row is no news.
     assert capsys.readouterr().out == (
         "  step 12/78  loss 1.2055  accuracy 0.5843  loss_scale 32768  skipped 12\n"
     )

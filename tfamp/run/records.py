@@ -71,6 +71,10 @@ class Figure(str):
         figure.chart, figure.log2_tag = chart, log2_tag
         return figure
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, as of a row, is the name alone."""
+        return str, (str(self),)
+
 
 _LEARNED, _SCALED, _COST = "Did it learn", "What loss scaling did", "What it cost"
 _ACCURACY, _LOSS, _SKIPS = (_LEARNED, "Accuracy"), (_LEARNED, "Loss"), (_SCALED, "Skipped steps")
@@ -177,10 +181,7 @@ STEP_TIME = Figure(
     chart=(_COST, "Step time (ms)"),
 )
 EPOCH_TIME = Figure(
-    "time/epoch_sec",
-    "epoch",
-    "training only; the first one includes tracing and compiling",
-    unit="s",
+    "time/epoch_sec", "epoch", "training only; the first includes tracing and compiling", unit="s"
 )
 DEVICE_PEAK = Figure(
     "memory/device_peak_bytes",
@@ -224,15 +225,23 @@ def of_optimizer(name: str, optimizer: str) -> str:
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def to_json_number(value: float) -> float | int | str:
-    """A number as JSON can hold it; a non-finite one becomes a string."""
-    if isinstance(value, int) or math.isfinite(value):
+def to_json_number(value: Any) -> Any:
+    """A number as JSON can hold it, also within dicts and lists; anything else passes through."""
+    if isinstance(value, dict):
+        return {name: to_json_number(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [to_json_number(each) for each in value]
+    if not isinstance(value, float) or math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
 
 
 def from_json_number(value: Any) -> Any:
-    """The inverse of `to_json_number`; anything else passes through."""
+    """The inverse of `to_json_number`."""
+    if isinstance(value, dict):
+        return {name: from_json_number(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [from_json_number(each) for each in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
@@ -251,9 +260,7 @@ class RowWriter:
             epoch: The epoch, counted from 0.
             values: The figures by name; for an event its `"event"` name too.
         """
-        row: dict[str, Any] = {"kind": kind, "step": step, "epoch": epoch}
-        for name, value in values.items():
-            row[name] = to_json_number(value) if isinstance(value, float) else value
+        row = {"kind": kind, "step": step, "epoch": epoch, **to_json_number(dict(values))}
         self._file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def flush(self) -> None:
@@ -287,5 +294,5 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number} is no JSON: {error}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number} is no JSON object.")
-        rows.append({name: from_json_number(value) for name, value in row.items()})
+        rows.append(from_json_number(row))
     return rows

@@ -1,7 +1,18 @@
 """What a training loop did, step by step: figures, rows, TensorBoard.
 
-The room of that name, and at once what a loop of one's own calls: `tfamp.telemetry(...)` is
-`tfamp.telemetry.hand_written.telemetry(...)`.
+    progress                       what the user sees meanwhile
+    callback, hand_written         the two doors: Keras's hooks, and a loop of one's own
+    script_run, script_config      for a user's script: the folder, config.json, result.json
+    recorder                       counts steps and epochs, reads the device, writes rows
+    keras_metrics                  what `fit` reports of its steps
+    figures                        all that adds up: saved, restored, and result.json's source
+    non_finite                     what was NaN or infinite, and what a run does about it
+    keras_readers, optimizer_readers, totals, named_optimizers     what each optimizer did
+    clock, memory                  what it cost
+    row_files, tensorboard         where rows go
+
+Each imports from what stands beside or below it. The room is at once what a loop of one's own
+calls: `tfamp.telemetry(...)` is `tfamp.telemetry.hand_written.telemetry(...)`.
 """
 
 from __future__ import annotations

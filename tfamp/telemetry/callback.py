@@ -1,4 +1,7 @@
-"""The telemetry callback: what precision did, step by step, without waiting for each step."""
+"""The telemetry callback: what precision did, step by step, without waiting for each step.
+
+Keras's hooks and what others ask; `recorder` does what they say.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,13 @@ from types import TracebackType
 from typing import Any
 
 import keras
-import numpy as np
 
 from tfamp.precision.unscaled import warn_if_unscaled
-from tfamp.run import records
 from tfamp.run.directory import RunDirectory
+from tfamp.telemetry.keras_metrics import KerasMetrics, epoch_figures
 from tfamp.telemetry.named_optimizers import named_optimizers
 from tfamp.telemetry.non_finite import NonFiniteWatch
 from tfamp.telemetry.recorder import Recorder
-from tfamp.telemetry.reported import ReportedMeans, epoch_figures
 from tfamp.telemetry.script_run import ScriptRun
 
 
@@ -90,35 +91,29 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             asked = {"epochs": "epochs", "steps_per_epoch": "steps"}
             facts = {name: self.params.get(key) for name, key in asked.items()}
             self._run.begin(self.model, self.model, optimizers, facts)
-        self.recorder.begin(optimizers, steps_per_execution)
+        self._metrics = KerasMetrics(self.model, self.recorder.figures)
+        self.recorder.begin(optimizers, self._metrics, steps_per_execution)
         if self._run:
             self._run.begun()
-        self._reported = ReportedMeans(self.model)
-        self._last_logs: Any = None
         # What `compile` sets up by itself trains nothing where the model brings its own.
         used = {name: each for name, each in optimizers.items() if name != "optimizer"}
         warn_if_unscaled(self.model, used.values())
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts the epoch's clock and its memory peak."""
-        self._epoch_start_step = self.recorder.step
-        self._reported.begin_epoch()
         self.recorder.begin_epoch(epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Remembers where the call begins: it may take several steps."""
+        self._step_before, self._first_batch = self.recorder.step, batch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts; at a mark reads what the device has kept and writes it down."""
         with self._told():
             # A last call with several steps counts those that it had no data for.
-            steps = min(batch + 1, self.params.get("steps") or batch + 1)
-            is_due = self.recorder.count(self._epoch_start_step + steps)
-            if self.recorder.is_first_call:
-                # It traced and compiled: it is waited for, and no clock ran.
-                _wait(logs)
-                self.recorder.first_call_ended()
-            if is_due:
-                _wait(logs)
-                self.recorder.mark(self._figures(logs))
-            self._last_logs = logs
+            batches = min(batch + 1, self.params.get("steps") or batch + 1)
+            self._metrics.note(logs)
+            self.recorder.count(self._step_before + batches - self._first_batch)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Ends the epoch's training before evaluation takes the device."""
@@ -162,6 +157,11 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         return self.recorder.step
 
     @property
+    def step_of_epoch(self) -> int:
+        """Those of them that are of the epoch."""
+        return self.recorder.step - self.recorder.figures.epoch.start
+
+    @property
     def non_finite(self) -> NonFiniteWatch:
         """What was not finite so far."""
         return self.recorder.non_finite
@@ -188,23 +188,21 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         """The figures of the run so far, under result.json's names; see CONTRIBUTING.md."""
         return self.recorder.result()
 
-    # How it is done.
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs of the figures so far, as JSON can hold it."""
+        return self.recorder.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on where `state` was asked for, in the same folder; before training begins.
+
+        Steps, epochs and all counts go on, and an epoch that had not ended goes on with the next
+        call of `on_epoch_begin`. Model and optimizers must be as they were then.
+        """
+        self.recorder.restore(state)
 
     def _end_epoch_training(self) -> None:
-        if self.recorder.has_open_epoch:
-            with self._told():
-                _wait(self._last_logs)
-                self.recorder.end_epoch_training(self._figures(self._last_logs))
-
-    def _figures(self, logs: Any) -> dict[int, dict[str, float]]:
-        step = self.recorder.step
-        if not logs or step == self.recorder.marked:
-            return {}
-        figures = self._reported.since_last_mark(logs, step - self._epoch_start_step)
-        if self.recorder.keeps_losses:
-            # Each step's own loss is in the optimizer's books.
-            figures.pop(records.TRAIN_LOSS, None)
-        return {step: figures}
+        with self._told():
+            self.recorder.end_epoch_training()
 
     def _told(self) -> contextlib.AbstractContextManager[None]:
         return self._run.told() if self._run else contextlib.nullcontext()
@@ -218,8 +216,3 @@ def _steps_per_execution(model: keras.Model) -> int:
             "steps_per_execution=1, or how many steps one call shall run, in compile()."
         )
     return steps
-
-
-def _wait(logs: Any) -> None:
-    for value in (logs or {}).values():
-        np.asarray(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -30,12 +30,16 @@ class StepClock:
 
     A step by itself cannot be timed without waiting for the device after it, which would
     slow it down; so the unit is the window, and the statistics weigh each window by its steps.
+
+    Attributes:
+        now: Seconds, as `time.perf_counter` counts them: the one clock of a run.
+        windows: The windows that were closed.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
-        self._start: tuple[int, float] | None = None
+        self.now = now
         self.windows: list[Window] = []
+        self._start: tuple[int, float] | None = None
 
     @property
     def is_running(self) -> bool:
@@ -44,7 +48,7 @@ class StepClock:
 
     def start(self, step: int) -> None:
         """Opens a window after step number `step`."""
-        self._start = (step, self._now())
+        self._start = (step, self.now())
 
     def pause(self) -> None:
         """Drops the open window, if any: what runs now is no training step."""
@@ -56,7 +60,7 @@ class StepClock:
         Returns:
             The closed window; None if none was open or it holds no step.
         """
-        now = self._now()
+        now = self.now()
         window = None
         if self._start is not None and step > self._start[0]:
             window = Window(step - self._start[0], now - self._start[1])
@@ -64,26 +68,28 @@ class StepClock:
         self._start = (step, now)
         return window
 
-    def summary(self) -> dict[str, float | int] | None:
-        """Median and 95th percentile of the step time in ms, over `n` timed steps.
 
-        Returns:
-            `{"median": ms, "p95": ms, "n": steps}`; None if nothing was timed.
-        """
-        if not self.windows:
-            return None
-        return {
-            "median": self._quantile(0.5),
-            "p95": self._quantile(0.95),
-            "n": sum(window.steps for window in self.windows),
-        }
+def summary(windows: Sequence[Window]) -> dict[str, float | int] | None:
+    """Median and 95th percentile of the step time in ms, over `n` timed steps.
 
-    def _quantile(self, share: float) -> float:
-        ordered = sorted(self.windows, key=lambda window: window.step_ms)
-        needed = share * sum(window.steps for window in ordered)
-        seen = 0
-        for window in ordered:
-            seen += window.steps
-            if seen >= needed:
-                return window.step_ms
-        return ordered[-1].step_ms
+    Returns:
+        `{"median": ms, "p95": ms, "n": steps}`; None if nothing was timed.
+    """
+    if not windows:
+        return None
+    return {
+        "median": _quantile(windows, 0.5),
+        "p95": _quantile(windows, 0.95),
+        "n": sum(window.steps for window in windows),
+    }
+
+
+def _quantile(windows: Sequence[Window], share: float) -> float:
+    ordered = sorted(windows, key=lambda window: window.step_ms)
+    needed = share * sum(window.steps for window in ordered)
+    seen = 0
+    for window in ordered:
+        seen += window.steps
+        if seen >= needed:
+            return window.step_ms
+    return ordered[-1].step_ms

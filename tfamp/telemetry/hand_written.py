@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -41,8 +40,7 @@ class LoopTelemetry:
         self._run = ScriptRun(Recorder(directory, log_every, batch_size), "custom", overwrite)
         self._model = model
         self._optimizers = optimizers
-        self._pending: dict[int, dict[str, Any]] = {}
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._metrics = GivenMetrics()
 
     def __enter__(self) -> LoopTelemetry:
         """Prepares the folder and opens its files.
@@ -56,7 +54,7 @@ class LoopTelemetry:
         self._run = self._run.of_process(subject)
         self._recorder = self._run.recorder
         self._run.begin(subject, self._model, self._optimizers, {})
-        self._recorder.begin(self._optimizers)
+        self._recorder.begin(self._optimizers, self._metrics)
         self._run.begun()
         if self._model is not None:
             warn_if_unscaled(self._model, self._optimizers.values())
@@ -74,10 +72,10 @@ class LoopTelemetry:
         Steps since the last `epoch` are an epoch of their own.
         """
         with self._run.told():
-            if error is None and self._recorder.step > self._epoch_start:
+            if error is None and self._recorder.step > self._recorder.figures.epoch.start:
                 self.epoch()
-            elif self._pending:
-                self._recorder.mark(self._take())
+            elif self._metrics.are_waiting:
+                self._recorder.mark()
         self._run.end(error)
 
     def step(self, loss: Any = None, /, **figures: Any) -> None:
@@ -98,15 +96,9 @@ class LoopTelemetry:
             _check_number(name, value)
         with self._run.told():
             step = self._recorder.step + 1
-            self._pending[step] = {records.reported("train", n): v for n, v in figures.items()}
-            is_due = self._recorder.count(step)
-            if self._recorder.is_first_call:
-                for value in figures.values():
-                    np.asarray(value)
-                self._recorder.first_call_ended()
-            if is_due:
-                self._recorder.mark(self._take())
-            self._last_step_at = time.perf_counter()
+            self._metrics.give(step, figures)
+            self._recorder.count(step)
+            self._last_step_at = self._recorder.clock.now()
 
     def epoch(self, **figures: Any) -> None:
         """Ends an epoch, after its evaluation if there is one.
@@ -128,9 +120,8 @@ class LoopTelemetry:
             room = "validation" if prefix else "train"
             named[records.reported(room, name[len(prefix) :])] = float(value)
         with self._run.told():
-            self._recorder.end_epoch_training(self._take(), ended_at=self._last_step_at)
-            means = {name: total / count for name, (total, count) in self._sums.items()}
-            self._recorder.end_epoch(means | named)
+            self._recorder.end_epoch_training(ended_at=self._last_step_at)
+            self._recorder.end_epoch(self._metrics.end_epoch() | named)
             self._begin_epoch()
 
     @property
@@ -139,23 +130,54 @@ class LoopTelemetry:
         return self._run.recorder.directory
 
     def _begin_epoch(self) -> None:
-        self._sums.clear()
-        self._epoch_start = self._recorder.step
-        self._recorder.begin_epoch(self._recorder.next_epoch)
-        self._last_step_at = time.perf_counter()
+        self._recorder.begin_epoch(self._recorder.figures.next_epoch)
+        self._last_step_at = self._recorder.clock.now()
 
-    def _take(self) -> dict[int, dict[str, float]]:
-        # Converting waits for the device, so that what the clock reads next is true.
+
+class GivenMetrics:
+    """The figures that a loop hands in for its steps, on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, dict[str, Any]] = {}
+        self._sums: dict[str, tuple[float, int]] = {}
+
+    @property
+    def are_waiting(self) -> bool:
+        """Whether some were not read yet."""
+        return bool(self._waiting)
+
+    def give(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Takes a step's figures by the loop's names."""
+        self._waiting[step] = {records.reported("train", n): v for n, v in figures.items()}
+
+    def wait(self) -> None:
+        """Waits for the device to have done all steps so far."""
+        for figures in self._waiting.values():
+            for value in figures.values():
+                np.asarray(value)
+
+    def take(self, has_losses: bool) -> dict[int, dict[str, float]]:
+        """The figures of the steps since the last mark, by step; waits for the device.
+
+        Args:
+            has_losses: Of no account: the loop's own loss is the one that was asked for.
+        """
         taken = {
-            step: {name: float(value) for name, value in row.items()}
-            for step, row in self._pending.items()
+            step: {name: float(value) for name, value in figures.items()}
+            for step, figures in self._waiting.items()
         }
-        self._pending.clear()
-        for row in taken.values():
-            for name, value in row.items():
+        self._waiting.clear()
+        for figures in taken.values():
+            for name, value in figures.items():
                 total, count = self._sums.get(name, (0.0, 0))
                 self._sums[name] = (total + value, count + 1)
         return taken
+
+    def end_epoch(self) -> dict[str, float]:
+        """The means of the epoch's steps."""
+        means = {name: total / count for name, (total, count) in self._sums.items()}
+        self._sums.clear()
+        return means
 
 
 def telemetry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -40,6 +41,38 @@ def _to_stderr(line: str) -> None:
     print(f"\n{line}", file=sys.stderr, flush=True)
 
 
+@dataclasses.dataclass
+class NonFiniteFound:
+    """What was not finite in a run so far.
+
+    Attributes:
+        first_step: The step, from 1, at which something first was not; None where all was finite.
+        what: `"loss"`, `"gradient"` or `"weight"`: what it was.
+        was_skipped: Whether a loss scale skipped that step.
+        steps: In how many steps a loss or an applied gradient was not finite.
+        weight: The path of a weight that is not.
+        epoch: The epoch whose losses are counted.
+        finite_losses: Losses of that epoch that were finite.
+        non_finite_losses: Those that were not.
+    """
+
+    first_step: int | None = None
+    what: str | None = None
+    was_skipped: bool = False
+    steps: int = 0
+    weight: str | None = None
+    epoch: int = -1
+    finite_losses: int = 0
+    non_finite_losses: int = 0
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json says: None where all was finite."""
+        if self.first_step is None:
+            return None
+        names = ("first_step", "what", "steps", "weight")
+        return {name: getattr(self, name) for name in names}
+
+
 class NonFiniteWatch:
     """Sees every step's row as it is written, and says once what first was not finite.
 
@@ -48,6 +81,7 @@ class NonFiniteWatch:
 
     Attributes:
         stops: Whether a collapse of the loss scale ends the run.
+        found: What was seen.
 
     Args:
         say: Where the words for the user go.
@@ -55,14 +89,8 @@ class NonFiniteWatch:
 
     def __init__(self, say: Callable[[str], None] = _to_stderr) -> None:
         self.stops = True
-        self.first_step: int | None = None
-        self.what: str | None = None
-        self.steps = 0
-        self.weight: str | None = None
+        self.found = NonFiniteFound()
         self.say = say
-        self._epoch = -1
-        self._was_skipped = False
-        self._finite_losses = self._non_finite_losses = 0
 
     def see(self, step: int, epoch: int, row: Mapping[str, Any]) -> None:
         """Takes in the row of a step.
@@ -72,32 +100,34 @@ class NonFiniteWatch:
             epoch: Its epoch.
             row: Its figures, under the names of `records`.
         """
-        if epoch != self._epoch:
-            self._epoch, self._finite_losses, self._non_finite_losses = epoch, 0, 0
+        found = self.found
+        if epoch != found.epoch:
+            found.epoch, found.finite_losses, found.non_finite_losses = epoch, 0, 0
         loss = row.get(records.TRAIN_LOSS)
         bad_loss = None if loss is None or math.isfinite(loss) else loss
-        self._non_finite_losses += bad_loss is not None
-        self._finite_losses += loss is not None and bad_loss is None
+        found.non_finite_losses += bad_loss is not None
+        found.finite_losses += loss is not None and bad_loss is None
         bad_norm = _applied_non_finite_norm(row)
         bad = bad_norm if bad_loss is None else bad_loss
         if bad is None:
             return
-        self.steps += 1
-        if self.first_step is None:
-            self.first_step = step
-            self.what = "gradient" if bad_loss is None else "loss"
-            self._was_skipped = bool(row.get(records.SKIPPED_IN_A_ROW))
-            skipped = ", and the step was skipped" if self._was_skipped else ""
-            self.say(f"Step {step}: the {self.what} is {_named(bad)}{skipped}. {self.advice()}")
+        found.steps += 1
+        if found.first_step is None:
+            found.first_step = step
+            found.what = "gradient" if bad_loss is None else "loss"
+            found.was_skipped = bool(row.get(records.SKIPPED_IN_A_ROW))
+            skipped = ", and the step was skipped" if found.was_skipped else ""
+            self.say(f"Step {step}: the {found.what} is {_named(bad)}{skipped}. {self.advice()}")
 
     def look_at_weights(self, model: keras.Model, step: int) -> str | None:
         """The path of a weight that is not finite, the first time; reads the device."""
-        if self.weight is not None:
+        found = self.found
+        if found.weight is not None:
             return None
-        self.weight = next((w.path for w in model.weights if not is_finite(w)), None)
-        if self.weight is not None and self.first_step is None:
-            self.first_step, self.what = step, "weight"
-        return self.weight
+        found.weight = next((w.path for w in model.weights if not is_finite(w)), None)
+        if found.weight is not None and found.first_step is None:
+            found.first_step, found.what = step, "weight"
+        return found.weight
 
     def take_collapse(self, raise_if_collapsed: Callable[[], None]) -> None:
         """Lets a collapse of the loss scale end the run, or says it where `stops` is off.
@@ -115,7 +145,7 @@ class NonFiniteWatch:
     def advice(self) -> str:
         """What to look at next."""
         # A step that was skipped left the weights as they were: they are not what broke.
-        is_sudden = self.first_step in (None, 1) or self._was_skipped
+        is_sudden = self.found.first_step in (None, 1) or self.found.was_skipped
         return _LOOK_FIRST if is_sudden else _LOOK_LATER
 
     def verdict(self, attempted: int, applied: int | None) -> str | None:
@@ -125,29 +155,19 @@ class NonFiniteWatch:
             attempted: Updates that were tried.
             applied: Those that reached the weights; None where nobody counted.
         """
+        found = self.found
         if attempted and applied == 0:
-            advice = _LOOK_SCALE if self.first_step is None else self.advice()
+            advice = _LOOK_SCALE if found.first_step is None else self.advice()
             return (
                 "No step was applied: the gradient of each held NaN or infinite values, and the "
                 f"weights are those that the run began with. {advice}"
             )
-        if self._non_finite_losses and not self._finite_losses:
+        if found.non_finite_losses and not found.finite_losses:
             return (
                 f"Every loss of the last epoch is NaN or infinite; the first one was at step "
-                f"{self.first_step}. {self.advice()}"
+                f"{found.first_step}. {self.advice()}"
             )
         return None
-
-    def result(self) -> dict[str, Any] | None:
-        """What result.json says: None where all was finite."""
-        if self.first_step is None:
-            return None
-        return {
-            "first_step": self.first_step,
-            "what": self.what,
-            "steps": self.steps,
-            "weight": self.weight,
-        }
 
 
 class StopOnNonFinite(keras.callbacks.Callback):
@@ -182,28 +202,28 @@ class StopOnNonFinite(keras.callbacks.Callback):
 
     def _look(self, is_due: bool = False) -> None:
         watch, step = self._telemetry.non_finite, self._telemetry.step
-        if watch.steps == self._seen and not is_due:
+        found = watch.found
+        if found.steps == self._seen and not is_due:
             return
-        self._seen = watch.steps
+        self._seen = found.steps
         weight = watch.look_at_weights(self.model, step)
         if weight is None:
             return
-        since = (
-            ""
-            if watch.what == "weight"
-            else (f" The {watch.what} of step {watch.first_step} was the first that is not finite.")
-        )
-        found = f"Step {step}: the weight {weight!r} is NaN or infinite.{since}"
+        message = f"Step {step}: the weight {weight!r} is NaN or infinite."
+        if found.what != "weight":
+            message += (
+                f" The {found.what} of step {found.first_step} was the first that is not finite."
+            )
         if self.model.optimizer.is_scaling:
             # Every step is skipped from here on, and `max_skipped_in_a_row` ends the run.
-            watch.say(found)
+            watch.say(message)
         elif self._stops:
             raise NonFiniteRun(
-                f"{found} No later step mends it. {watch.advice()} --nostop_on_non_finite trains "
+                f"{message} No later step mends it. {watch.advice()} --nostop_on_non_finite trains "
                 "on all the same."
             )
         else:
-            watch.say(f"{found} No later step mends it; the run goes on, as it was told to.")
+            watch.say(f"{message} No later step mends it; the run goes on, as it was told to.")
 
 
 def _applied_non_finite_norm(row: Mapping[str, Any]) -> float | None:

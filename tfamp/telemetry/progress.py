@@ -59,7 +59,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Shows the last read figures, if they are new."""
         row = self._telemetry.last_row
-        self._done = min(batch + 1, self._steps)
+        self._done = self._telemetry.step_of_epoch
         if not row or row is self._shown:
             return
         since = time.monotonic() - self._last

@@ -16,7 +16,7 @@ from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import provenance, records
 from tfamp.telemetry import memory
-from tfamp.telemetry.plain_books import learning_rate
+from tfamp.telemetry.keras_readers import learning_rate
 
 Optimizers = Mapping[str, keras.optimizers.Optimizer]
 

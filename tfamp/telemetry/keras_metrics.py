@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfamp.run import records
+from tfamp.telemetry.figures import RunFigures
 
 # What Keras calls the accuracy of a model with one output.
 _ACCURACIES = (
@@ -27,8 +28,8 @@ def epoch_figures(logs: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, _, value in _named(logs)}
 
 
-class ReportedMeans:
-    """The metrics of a model between two marks.
+class KerasMetrics:
+    """The metrics of a model between two marks: what `fit` knows of its steps.
 
     Keras reports means since the epoch began: two of them give the mean in between. What is no
     such mean (AUC, a root, what a `train_step` of the user's returns as it is) stays as it is
@@ -36,35 +37,45 @@ class ReportedMeans:
 
     Args:
         model: The model that reports.
+        figures: The run's, which keep the means of the last mark.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, figures: RunFigures) -> None:
         self._has_own_step = type(model).train_step is not keras.Model.train_step
         self._model = model
-        self.begin_epoch()
+        self._figures = figures
+        self._logs: Mapping[str, Any] = {}
 
-    def begin_epoch(self) -> None:
-        """Starts anew, as Keras does."""
-        self._steps = 0
-        self._means: dict[str, float] = {}
+    def note(self, logs: Mapping[str, Any] | None) -> None:
+        """Takes what Keras reports after a step, and leaves it on the device."""
+        self._logs = logs or {}
 
-    def since_last_mark(self, logs: Mapping[str, Any], steps: int) -> dict[str, float]:
-        """The figures of the steps since the last call.
+    def wait(self) -> None:
+        """Waits for the device to have done all steps so far."""
+        for value in self._logs.values():
+            np.asarray(value)
+
+    def take(self, has_losses: bool) -> dict[int, dict[str, float]]:
+        """The figures of the steps since the last mark, under the last of them.
 
         Args:
-            logs: What Keras reports.
-            steps: Steps since the epoch began.
+            has_losses: Whether the rows have each step's own loss already.
         """
+        epoch, step = self._figures.epoch, self._figures.step
+        before, steps = self._figures.marked - epoch.start, step - epoch.start
         figures: dict[str, float] = {}
         means: dict[str, float] = {}
-        for name, reported, value in _named(logs):
+        for name, reported, value in _named(self._logs):
             figures[name] = value
             if self._is_mean(reported, value):
                 means[name] = value
-                before = self._means.get(name, 0.0) * self._steps
-                figures[name] = (value * steps - before) / (steps - self._steps)
-        self._steps, self._means = steps, means
-        return figures
+                figures[name] = (value * steps - epoch.means.get(name, 0.0) * before) / (
+                    steps - before
+                )
+        epoch.means = means
+        if has_losses:
+            figures.pop(records.TRAIN_LOSS, None)
+        return {step: figures}
 
     def _is_mean(self, name: str, value: float) -> bool:
         metrics = [m for m in _flat(self._model.metrics) if _reports_as(m, name)]

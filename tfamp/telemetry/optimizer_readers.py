@@ -1,4 +1,7 @@
-"""What an optimizer's books say of each step, as rows of figures."""
+"""Reads on the host what an optimizer did on the device: rows of figures, and totals.
+
+What a reader does, and the exact one; `keras_readers` are for optimizers that keep no history.
+"""
 
 from __future__ import annotations
 
@@ -12,72 +15,33 @@ import tensorflow as tf
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import records
+from tfamp.telemetry.totals import OptimizerTotals, plus
+
+_FIRST_SKIPS = 10
 
 
-@dataclasses.dataclass
-class Totals:
-    """What a run's optimizers have done, over all phases of the run.
-
-    Attributes:
-        attempted: Updates tried.
-        applied: Updates that reached the weights; None where that is not known.
-        skipped: Updates that were skipped; None where that is not known.
-        skipped_non_finite_loss: Those of them whose loss was not finite; None where not known.
-        collapsed_at: The step at which loss scaling collapsed, if it did.
-        first_skips: Steps of the first ten skips; None where they are not known.
-        mode: `"dynamic"` or `"static"`; None while nothing was scaled.
-        initial: The first scale.
-        final: The last.
-        lowest: The smallest that was seen.
-        highest: The largest.
-    """
-
-    attempted: int = 0
-    applied: int | None = 0
-    skipped: int | None = 0
-    skipped_non_finite_loss: int | None = 0
-    collapsed_at: int | None = None
-    first_skips: list[int] | None = dataclasses.field(default_factory=list)
-    mode: str | None = None
-    initial: float = math.nan
-    final: float = math.nan
-    lowest: float = math.inf
-    highest: float = -math.inf
-
-    def loss_scale_result(self) -> dict[str, Any] | None:
-        """What result.json says of the loss scale; None where nothing was scaled."""
-        if self.mode is None:
-            return None
-        return {
-            "mode": self.mode,
-            "initial": self.initial,
-            "final": self.final,
-            "min": self.lowest,
-            "max": self.highest,
-            "skipped": self.skipped,
-            "skipped_non_finite_loss": self.skipped_non_finite_loss,
-            "collapsed_at": self.collapsed_at,
-            "first_skips": self.first_skips,
-        }
-
-
-class Books(Protocol):
-    """What the recorder asks of an optimizer, whatever its kind."""
+class OptimizerReader(Protocol):
+    """What the recorder asks of an optimizer, whatever its kind. It numbers the steps, not this."""
 
     @property
-    def notes_losses(self) -> bool:
+    def has_losses(self) -> bool:
         """Whether the figures of each step hold its loss."""
 
     def longest_wait(self, steps_per_execution: int) -> int | None:
-        """Steps after which the books must be read, before they forget; None for never."""
+        """Steps after which there must be a read, before the oldest is lost; None for never."""
 
     def note(self, step: int) -> None:
         """Remembers that `step` has been given to the device; does not wait for it."""
 
-    def read(self, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields (step, figures) of what is new up to `step`; waits for the device."""
+    def read(self, since: int, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields (step, figures) of what is new; waits for the device.
 
-    def totals(self) -> Totals:
+        Args:
+            since: The step that was read last.
+            step: The one that was counted last.
+        """
+
+    def totals(self) -> OptimizerTotals:
         """What was done so far, earlier phases included; waits for the device."""
 
     def raise_if_collapsed(self) -> None:
@@ -87,36 +51,27 @@ class Books(Protocol):
         """Ends the reading."""
 
 
-class HistoryBooks:
-    """The books of a `tfamp.LossScaleOptimizer`: exact, one entry for every call of `apply`.
+class HistoryReader:
+    """Reads a `tfamp.LossScaleOptimizer`: exact, one entry for every call of `apply`.
 
     Args:
         optimizer: The optimizer.
-        step: Steps that the run had taken before the optimizer's next one.
         earlier: What earlier phases of the run did.
     """
 
-    def __init__(self, optimizer: LossScaleOptimizer, step: int, earlier: Totals) -> None:
+    def __init__(self, optimizer: LossScaleOptimizer, earlier: OptimizerTotals) -> None:
         self.optimizer = optimizer
         self._earlier = earlier
         self._lowest, self._highest = earlier.lowest, earlier.highest
         self._first_skips = list(earlier.first_skips or [])
-        self._recorded = optimizer.history()[0]
-        # From here on count the steps of this run, whatever the optimizer did before.
-        self._attempted_before = optimizer.steps_attempted
-        self._skipped_before = optimizer.skipped_total
-        self._bad_losses_before = optimizer.skipped_non_finite_loss
-        self._shifts = {
-            "skipped_total": (earlier.skipped or 0) - self._skipped_before,
-            "skipped_non_finite_loss": (
-                (earlier.skipped_non_finite_loss or 0) - self._bad_losses_before
-            ),
-        }
         self._collapsed_at = earlier.collapsed_at
-        self._scale_before = optimizer.scale
-        self._step = step
+        # From here on count the steps of this run, whatever the optimizer did before.
+        self._read = optimizer.history()[0]
+        self._attempted_before = optimizer.steps_attempted
+        self._counted_before = self._counts()
+        self._scale_before = optimizer.scale if optimizer.is_scaling else math.nan
         self._noted: list[tuple[int, tf.Tensor]] = []
-        # Whoever reads the books says what they hold.
+        # Whoever reads the history says what it holds.
         optimizer.announces = False
 
     def close(self) -> None:
@@ -124,15 +79,15 @@ class HistoryBooks:
         self.optimizer.announces = True
 
     @property
-    def notes_losses(self) -> bool:
+    def has_losses(self) -> bool:
         """Whether the rows hold losses; not where a train_step of the user's scales none."""
         return self.optimizer.notes_losses
 
     def longest_wait(self, steps_per_execution: int) -> int:
-        """Steps after which the books must be read, before they forget.
+        """Steps after which there must be a read, before the oldest is lost.
 
         Raises:
-            ValueError: One call of `fit` takes more steps than the books hold.
+            ValueError: One call of `fit` takes more steps than the history holds.
         """
         room = self.optimizer.history_size - steps_per_execution + 1
         if room < 1:
@@ -147,41 +102,39 @@ class HistoryBooks:
         """Remembers how many entries there are after a step, as a number on the device."""
         self._noted.append((step, self.optimizer.history_count()))
 
-    def read(self, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, since: int, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields (step, figures) of every step since the last read; waits for the device.
 
         Where `apply` was called several times in a step, the figures are those of the last call.
         """
-        count, columns = self.optimizer.history(self._recorded)
-        kept = len(columns["loss"])
-        steps = self._steps_of_entries(count)[-kept:] if kept else []
-        self._recorded = count
+        count, columns = self.optimizer.history(self._read)
+        kept = len(columns["is_update"])
+        steps = self._steps_of_entries(since, count)[-kept:] if kept else []
+        self._read = count
         rows: dict[int, dict[str, Any]] = {}
         for i, at in enumerate(steps):
             entry = {name: column[i] for name, column in columns.items()}
             rows[at] = self._row(entry)
             is_skip = self.optimizer.is_scaling and entry["skipped_in_a_row"] > 0
             if is_skip and entry["is_update"]:
-                self._first_skips = [*self._first_skips, at][:10]
+                self._first_skips = [*self._first_skips, at][:_FIRST_SKIPS]
         yield from rows.items()
 
-    def _steps_of_entries(self, count: int) -> list[int]:
+    def _steps_of_entries(self, since: int, count: int) -> list[int]:
         """The step of each entry since the last read.
 
         Between two notes the entries are spread evenly. What came after the last note belongs to
         a step that was not seen to end: one step each.
         """
         steps: list[int] = []
-        step, recorded = self._step, self._recorded
+        step, read = since, self._read
         for noted_step, tensor in self._noted:
             noted = int(tensor.numpy())
-            entries, taken = noted - recorded, noted_step - step
+            entries, taken = noted - read, noted_step - step
             steps += [step + math.ceil((i + 1) * taken / entries) for i in range(entries)]
-            step, recorded = noted_step, noted
+            step, read = noted_step, noted
         self._noted.clear()
-        steps += [step + 1 + i for i in range(count - recorded)]
-        self._step = max([step, *steps[-1:]])
-        return steps
+        return steps + [step + 1 + i for i in range(count - read)]
 
     def _row(self, entry: dict[str, np.float32]) -> dict[str, Any]:
         row: dict[str, Any] = {}
@@ -190,7 +143,7 @@ class HistoryBooks:
                 value = float(entry[column])
                 row[figure] = value if figure.kind == "number" else int(value)
                 if figure.kind == "total":
-                    row[figure] += self._shifts[column]
+                    row[figure] += (self._earlier.count(column) or 0) - self._counted_before[column]
         if self.optimizer.is_scaling:
             self._lowest = min(self._lowest, row[records.SCALE])
             self._highest = max(self._highest, row[records.SCALE])
@@ -199,24 +152,31 @@ class HistoryBooks:
     def _has(self, figure: records.Figure, entry: dict[str, np.float32]) -> bool:
         return {
             "always": True,
-            "losses": self.notes_losses,
+            "losses": self.has_losses,
             "updates": bool(entry["is_update"]),
             "counted": not math.isnan(entry[figure.column]),
             "scaling": self.optimizer.is_scaling,
         }[figure.measured]
 
-    def totals(self) -> Totals:
+    def _counts(self) -> dict[str, int]:
+        if not self.optimizer.is_scaling:
+            return {}
+        totals = [figure.column for figure in records.FIGURES if figure.kind == "total"]
+        return {column: getattr(self.optimizer, column) for column in totals}
+
+    def totals(self) -> OptimizerTotals:
         """What was done so far, earlier phases included; waits for the device."""
         optimizer, earlier = self.optimizer, self._earlier
         attempted = optimizer.steps_attempted - self._attempted_before
-        skipped = optimizer.skipped_total - self._skipped_before
-        bad_losses = optimizer.skipped_non_finite_loss - self._bad_losses_before
+        counts: dict[str, int | None] = {
+            column: count - self._counted_before[column] for column, count in self._counts().items()
+        }
+        applied = attempted - (counts.get("skipped_total") or 0)
         totals = dataclasses.replace(
             earlier,
             attempted=earlier.attempted + attempted,
-            applied=plus(earlier.applied, attempted - skipped),
-            skipped=plus(earlier.skipped, skipped),
-            skipped_non_finite_loss=plus(earlier.skipped_non_finite_loss, bad_losses),
+            applied=plus(earlier.applied, applied),
+            counted=earlier.plus(counts),
             collapsed_at=self._collapsed_at,
         )
         if optimizer.is_scaling:
@@ -236,8 +196,3 @@ class HistoryBooks:
                 before = self._attempted_before - self._earlier.attempted
                 self._collapsed_at = collapse.step - before
                 raise collapse
-
-
-def plus(first: int | None, second: int | None) -> int | None:
-    """The sum of two counts; None where one of them is not known."""
-    return None if first is None or second is None else first + second

@@ -7,8 +7,8 @@ from plain_scripts import TARGETS, Left, compiled, fit
 
 import tfamp
 from tfamp.run import records
-from tfamp.telemetry.books import Totals
-from tfamp.telemetry.plain_books import KerasScaleBooks, _skips
+from tfamp.telemetry.keras_readers import KerasScaleReader, _skips
+from tfamp.telemetry.totals import OptimizerTotals
 
 
 def test_the_wrapper_that_compile_makes_is_read_at_marks(tmp_path):
@@ -59,24 +59,24 @@ def test_random_trajectories_of_keras_are_counted_exactly():
     inner = keras.optimizers.SGD(0.0)
     optimizer = keras.optimizers.LossScaleOptimizer(inner, dynamic_growth_steps=5)
     optimizer.build([variable])
-    books = KerasScaleBooks(optimizer, 0, Totals())
+    reader = KerasScaleReader(optimizer, OptimizerTotals())
     skipped = told = 0
     for step in range(1, 121):
         bad = generator.random() < 0.15
         skipped += bad
         optimizer.apply([keras.ops.full((2,), np.inf if bad else 1.0)], [variable])
         if step % 4 == 0:
-            for _, row in books.read(step):
+            for _, row in reader.read(step - 4, step):
                 told += 1
                 assert row.get(records.SKIPPED_TOTAL, skipped) == skipped
                 assert row[records.SCALE] == float(optimizer.dynamic_scale)
     assert told == 30 and skipped > 10
-    assert books.totals().skipped == skipped
+    assert reader.totals().count("skipped_total") == skipped
 
 
 def test_a_wrapper_that_nothing_uses_says_nothing():
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
     optimizer.build([keras.Variable(np.zeros(2, "float32"))])
-    books = KerasScaleBooks(optimizer, 0, Totals())
-    assert list(books.read(10)) == []
-    assert books.totals().loss_scale_result() is None
+    reader = KerasScaleReader(optimizer, OptimizerTotals())
+    assert list(reader.read(0, 10)) == []
+    assert reader.totals().loss_scale() is None

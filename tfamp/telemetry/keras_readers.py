@@ -1,4 +1,4 @@
-"""What can be told of an optimizer that keeps no history: read at marks, nothing in between."""
+"""Reads what can be told of an optimizer that keeps no history: at marks, nothing in between."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import tensorflow as tf
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import records
-from tfamp.telemetry.books import Books, HistoryBooks, Totals, plus
+from tfamp.telemetry.optimizer_readers import HistoryReader, OptimizerReader
+from tfamp.telemetry.totals import OptimizerTotals, plus
 
 
-class PlainBooks:
-    """An optimizer that scales nothing: its learning rate, as it is after the step of a mark.
+class MarkReader:
+    """Reads an optimizer that scales nothing: its learning rate, as it is after a mark's step.
 
     Args:
         optimizer: The optimizer.
-        step: Steps that the run had taken before the optimizer's next one.
         earlier: What earlier phases of the run did.
     """
 
-    notes_losses = False
+    has_losses = False
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, step: int, earlier: Totals) -> None:
+    def __init__(self, optimizer: keras.optimizers.Optimizer, earlier: OptimizerTotals) -> None:
         self.optimizer = optimizer
         self._earlier = earlier
-        self._first_step = self._step = step
+        self._steps = 0
         self._updates_before = self._updates = _updates(optimizer)
 
     def longest_wait(self, steps_per_execution: int) -> int | None:
@@ -40,18 +40,19 @@ class PlainBooks:
     def note(self, step: int) -> None:
         """Nothing is kept between two marks."""
 
-    def read(self, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, since: int, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields the figures at `step`, if it is a new one and the optimizer was used."""
-        if step > self._step:
-            self._step, self._updates = step, _updates(self.optimizer)
+        if step > since:
+            self._steps += step - since
+            self._updates = _updates(self.optimizer)
             if self._updates > self._updates_before:
                 yield step, {records.LEARNING_RATE: learning_rate(self.optimizer)}
 
-    def totals(self) -> Totals:
+    def totals(self) -> OptimizerTotals:
         """Every step was tried; what of them was applied, such an optimizer does not say."""
-        attempted = self._earlier.attempted + self._step - self._first_step
         if self._updates == self._updates_before:
             return self._earlier
+        attempted = self._earlier.attempted + self._steps
         return dataclasses.replace(self._earlier, attempted=attempted, applied=None)
 
     def raise_if_collapsed(self) -> None:
@@ -61,8 +62,8 @@ class PlainBooks:
         """Nothing to end."""
 
 
-class KerasScaleBooks(PlainBooks):
-    """The books of Keras's own `LossScaleOptimizer`, as `compile("adam")` makes it.
+class KerasScaleReader(MarkReader):
+    """Reads Keras's own `LossScaleOptimizer`, as `compile("adam")` makes it.
 
     Keras keeps the scale, the clean steps since it last moved, and the number of updates. A skip
     halves the scale and leaves the updates alone, so between two marks the skips can be counted:
@@ -75,26 +76,26 @@ class KerasScaleBooks(PlainBooks):
     optimizer: keras.optimizers.LossScaleOptimizer
 
     def __init__(
-        self, optimizer: keras.optimizers.LossScaleOptimizer, step: int, earlier: Totals
+        self, optimizer: keras.optimizers.LossScaleOptimizer, earlier: OptimizerTotals
     ) -> None:
-        super().__init__(optimizer, step, earlier)
+        super().__init__(optimizer, earlier)
         self._scale, self._clean = self._scale_and_clean()
         self._first_scale = self._lowest = self._highest = self._scale
         self._skipped: int | None = 0
 
-    def read(self, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def read(self, since: int, step: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yields the figures at `step`, if it is a new one and the optimizer was used."""
-        if step <= self._step:
+        if step <= since:
             return
-        steps, updates_before = step - self._step, self._updates
-        scale_before, clean_before = self._scale, self._clean
-        self._step, self._updates = step, _updates(self.optimizer)
+        updates_before, scale_before, clean_before = self._updates, self._scale, self._clean
+        self._steps += step - since
+        self._updates = _updates(self.optimizer)
         self._scale, self._clean = self._scale_and_clean()
         self._lowest = min(self._lowest, self._scale)
         self._highest = max(self._highest, self._scale)
         updates = self._updates - updates_before
         growths = (clean_before + updates) // self.optimizer.dynamic_growth_steps
-        skips = _skips(steps, updates, scale_before, self._scale, growths)
+        skips = _skips(step - since, updates, scale_before, self._scale, growths)
         self._skipped = plus(self._skipped, skips)
         if self._is_used:
             yield step, self._row()
@@ -109,24 +110,23 @@ class KerasScaleBooks(PlainBooks):
             records.SCALE: self._scale,
             records.GROWTH_COUNTER: self._clean,
         }
-        skipped = plus(self._earlier.skipped, self._skipped)
+        skipped = plus(self._earlier.count("skipped_total"), self._skipped)
         return row if skipped is None else row | {records.SKIPPED_TOTAL: skipped}
 
-    def totals(self) -> Totals:
+    def totals(self) -> OptimizerTotals:
         """What was done up to the last read, earlier phases included."""
         earlier = self._earlier
         if not self._is_used:
             return earlier
         applied = self._updates - self._updates_before
-        attempted = plus(applied, self._skipped) or self._step - self._first_step
+        # Keras tells a bad loss from an overflow no more than it tells the step.
+        bad_losses = 0 if self._skipped == 0 else None
         return dataclasses.replace(
             earlier,
-            attempted=earlier.attempted + attempted,
+            attempted=earlier.attempted + (plus(applied, self._skipped) or self._steps),
             applied=plus(earlier.applied, applied),
-            skipped=plus(earlier.skipped, self._skipped),
-            # Keras tells a bad loss from an overflow no more than it tells the step.
-            skipped_non_finite_loss=(
-                earlier.skipped_non_finite_loss if self._skipped == 0 else None
+            counted=earlier.plus(
+                {"skipped_total": self._skipped, "skipped_non_finite_loss": bad_losses}
             ),
             first_skips=earlier.first_skips if self._skipped == 0 else None,
             mode="dynamic",
@@ -179,17 +179,18 @@ def _number(variable: keras.Variable) -> np.ndarray:
     return variable.value.numpy()
 
 
-def books_of(optimizer: keras.optimizers.Optimizer, step: int, earlier: Totals | None) -> Books:
-    """The books of an optimizer.
+def reader_of(
+    optimizer: keras.optimizers.Optimizer, earlier: OptimizerTotals | None
+) -> OptimizerReader:
+    """What reads an optimizer.
 
     Args:
         optimizer: Any Keras optimizer.
-        step: Steps that the run has taken.
         earlier: What earlier phases of the run did, if there were any.
     """
-    earlier = earlier or Totals()
+    earlier = earlier or OptimizerTotals()
     if isinstance(optimizer, LossScaleOptimizer):
-        return HistoryBooks(optimizer, step, earlier)
+        return HistoryReader(optimizer, earlier)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return KerasScaleBooks(optimizer, step, earlier)
-    return PlainBooks(optimizer, step, earlier)
+        return KerasScaleReader(optimizer, earlier)
+    return MarkReader(optimizer, earlier)

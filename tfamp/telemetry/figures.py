@@ -1,0 +1,141 @@
+"""A run's figures so far: what adds up over its steps, can be saved, and makes result.json.
+
+Who writes them: `recorder`, and what it reads with. Each row of a step is written once and not
+kept; what is here is small and of plain Python, so that `state` is all that a resumed run needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tfamp.run import records
+from tfamp.telemetry import clock, memory
+from tfamp.telemetry.clock import Window
+from tfamp.telemetry.non_finite import NonFiniteFound
+from tfamp.telemetry.totals import OptimizerTotals
+
+
+@dataclasses.dataclass
+class EpochFigures:
+    """The epoch that trains, or the last one that did.
+
+    Attributes:
+        number: The epoch, from 0 over the whole run.
+        start: Steps that the run had taken before it.
+        is_open: Whether it trains.
+        seconds: How long it had trained when it was saved.
+        device_peak: The device's peak by then, in bytes.
+        means: The model's metrics at the last mark, each the mean since the epoch began.
+    """
+
+    number: int = 0
+    start: int = 0
+    is_open: bool = False
+    seconds: float = 0.0
+    device_peak: int = 0
+    means: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class RunFigures:
+    """What a run's figures are so far.
+
+    Attributes:
+        step: Steps that were given to the device: the run's one counter of them.
+        marked: The step of the last mark.
+        epoch: The epoch that trains, or the last one that did.
+        next_epoch: The number of the next one to begin.
+        epoch_seconds: The training time of each epoch that has ended.
+        first_call_seconds: The first call: tracing, compiling and running; None before its end.
+        windows: The step clock's.
+        device_peak: The device's peak over all epochs, in bytes; 0 where it counts none.
+        host_peak: The largest resident set of the processes that trained, in bytes.
+        metrics: The last epoch's metrics, those of validation of the last one that was validated.
+        optimizers: What each optimizer did, by its name; as of the last phase's end.
+        non_finite: What was not finite.
+    """
+
+    step: int = 0
+    marked: int = 0
+    epoch: EpochFigures = dataclasses.field(default_factory=EpochFigures)
+    next_epoch: int = 0
+    epoch_seconds: list[float] = dataclasses.field(default_factory=list)
+    first_call_seconds: float | None = None
+    windows: list[Window] = dataclasses.field(default_factory=list)
+    device_peak: int = 0
+    host_peak: int = 0
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    optimizers: dict[str, OptimizerTotals] = dataclasses.field(default_factory=dict)
+    non_finite: NonFiniteFound = dataclasses.field(default_factory=NonFiniteFound)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as JSON can hold it."""
+        return records.to_json_number(dataclasses.asdict(self))
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> RunFigures:
+        """The figures that `state` was asked for."""
+        values = records.from_json_number(dict(state))
+        optimizers = values["optimizers"].items()
+        values |= {
+            "epoch": EpochFigures(**values["epoch"]),
+            "windows": [Window(**window) for window in values["windows"]],
+            "optimizers": {name: OptimizerTotals(**totals) for name, totals in optimizers},
+            "non_finite": NonFiniteFound(**values["non_finite"]),
+        }
+        return cls(**values)
+
+    def end_epoch(self, epoch: EpochFigures, host_peak: int) -> None:
+        """Adds what an epoch's training took.
+
+        Args:
+            epoch: The epoch, as it was when its training ended.
+            host_peak: The process's largest resident set, in bytes.
+        """
+        self.epoch = dataclasses.replace(epoch, is_open=False)
+        self.epoch_seconds.append(epoch.seconds)
+        self.device_peak = max(self.device_peak, epoch.device_peak)
+        self.host_peak = max(self.host_peak, host_peak)
+
+    def result(self, batch_size: int | None) -> dict[str, Any]:
+        """The figures under result.json's names; see CONTRIBUTING.md.
+
+        Args:
+            batch_size: Examples a step, or None where that is not known.
+        """
+        optimizers = dict(self.optimizers)
+        single = optimizers.pop("", OptimizerTotals(attempted=self.step, applied=None))
+        step_time = clock.summary(self.windows)
+        rate = 1e3 * batch_size / step_time["median"] if batch_size and step_time else None
+        figures = {
+            "epochs": len(self.epoch_seconds),
+            **_of_optimizer(single),
+            "validation_accuracy": self.metrics.get(records.VALIDATION_ACCURACY),
+            "validation_loss": self.metrics.get(records.VALIDATION_LOSS),
+            "train_loss": self.metrics.get(records.TRAIN_LOSS),
+            "epoch_time_sec": self.epoch_seconds,
+            "first_call_sec": self.first_call_seconds,
+            "step_time_ms": step_time,
+            "examples_per_sec": rate,
+            "device_peak_bytes": self.device_peak or None,
+            "host_peak_rss_bytes": max(self.host_peak, memory.host_peak_rss_bytes()),
+            "non_finite": self.non_finite.result(),
+            "metrics": self.metrics,
+        }
+        if optimizers:
+            figures["optimizers"] = {
+                name: _of_optimizer(totals)
+                for name, totals in optimizers.items()
+                if totals.attempted
+            }
+        return records.to_json_number(figures)
+
+
+def _of_optimizer(totals: OptimizerTotals) -> dict[str, Any]:
+    return {
+        "steps_attempted": totals.attempted,
+        "steps_applied": totals.applied,
+        "loss_scale": totals.loss_scale(),
+    }
