@@ -62,6 +62,7 @@ RULES = (
     Rule(r"(cd /tmp && )?\S+/tfamp-\w+/bin/python .*", why_not=f"its environment {INDEX}"),
     Rule(r"scripts/wheel\.sh.*|python -m build .*", why_not=f"a build of its own {INDEX}"),
     Rule(r"TFAMP_EXTRAS=torch .*", why_not=INDEX),
+    Rule(r"TFAMP_EXTRAS=mutation .*", why_not="minutes; tests/scripts/test_mutants.py runs it"),
     Rule(r"git tag .*", why_not="tags a release"),
     Rule(r"cp constraints\.txt .*|echo 'numpy.*", why_not="a step of remaking constraints.txt"),
     Rule(r"bash \.ci/run", why_not="runs all of this"),

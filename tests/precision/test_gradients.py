@@ -54,6 +54,14 @@ def test_all_zero_and_no_gradients():
     assert gradients.global_norm([None])[0].numpy() == 0.0
 
 
+def test_a_gradient_whose_size_only_the_step_knows():
+    signature = [tf.TensorSpec([None], tf.float32)]
+    norm = tf.function(
+        lambda rows: gradients.global_norm([rows, tf.constant([4.0])]), input_signature=signature
+    )
+    assert [x.numpy() for x in norm(tf.constant([3.0]))] == [5.0, True]
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sixteen_bit_gradients_are_summed_in_float32(dtype):
     # 4096 values of 64: the sum of squares, 2^24, is beyond float16.

@@ -1,0 +1,96 @@
+"""The mutants of a module: what mutmut makes of it, less what no test should hold fast."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+from collections.abc import Iterator
+
+import libcst
+import mutmut.mutation.file_mutation
+import mutmut.mutation.mutators
+import mutmut.mutation.pragma_handling
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A module with one change.
+
+    Attributes:
+        line: Where the change begins, from 1.
+        code: The whole module, changed.
+        diff: The lines that it takes away (`-`) and puts in their place (`+`).
+    """
+
+    line: int
+    code: str
+    diff: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What tells this mutant from all others, of other versions of the module too."""
+        return hashlib.sha256(self.code.encode()).hexdigest()[:20]
+
+
+def mutants_of(code: str) -> list[Mutant]:
+    """All mutants of a module's code, in the order of their lines, each once."""
+    nothing_ignored = mutmut.mutation.pragma_handling.IgnoredCode(set(), set(), set())
+    operators = [*mutmut.mutation.mutators.mutation_operators, (libcst.Expr, _dropped_call)]
+    wrapper = libcst.metadata.MetadataWrapper(libcst.parse_module(code))
+    visitor = _Visitor(operators, nothing_ignored)
+    wrapper.visit(visitor)
+    mutants: dict[str, Mutant] = {}
+    for mutation in visitor.mutations:
+        changed = wrapper.module.deep_replace(mutation.original_node, mutation.mutated_node).code
+        if changed == code:
+            continue
+        with contextlib.suppress(SyntaxError):
+            compile(changed, "mutant", "exec")
+            mutants.setdefault(changed, Mutant(*_difference(code, changed)))
+    return sorted(mutants.values(), key=lambda mutant: mutant.line)
+
+
+def _dropped_call(node: libcst.Expr) -> Iterator[libcst.Expr]:
+    if isinstance(node.value, libcst.Call):
+        yield node.with_changes(value=libcst.Name("None"))
+
+
+class _Visitor(mutmut.mutation.file_mutation.MutationVisitor):
+    """mutmut's visitor, with the script's choice of what to leave out."""
+
+    def _skip_node_and_children(self, node: libcst.CSTNode) -> bool:
+        if isinstance(node, libcst.FunctionDef) and node.decorators:
+            # mutmut passes over these as its wrappers cannot hold them; here nothing is wrapped.
+            node = node.with_changes(decorators=())
+        is_alias = isinstance(node, libcst.AnnAssign) and "TypeAlias" in _words(
+            node.annotation.annotation
+        )
+        return is_alias or super()._skip_node_and_children(node)
+
+    def _create_mutations(self, node: libcst.CSTNode) -> None:
+        before = len(self.mutations)
+        super()._create_mutations(node)
+        if isinstance(node, libcst.SimpleString):
+            # The first is the string between two XX, the others change its case.
+            del self.mutations[before + (" " not in node.value) :]
+        if isinstance(node, libcst.Call) and _is_message(node):
+            del self.mutations[before:]
+
+
+def _is_message(call: libcst.Call) -> bool:
+    return any(
+        isinstance(argument.value, libcst.ConcatenatedString | libcst.FormattedString)
+        for argument in call.args
+    )
+
+
+def _words(node: libcst.CSTNode) -> str:
+    return libcst.Module([]).code_for_node(node)
+
+
+def _difference(code: str, changed: str) -> tuple[int, str, tuple[str, ...]]:
+    lines = list(difflib.unified_diff(code.splitlines(), changed.splitlines(), n=0, lineterm=""))
+    first = int(lines[2].split()[1].lstrip("-").split(",")[0])
+    return first, changed, tuple(line for line in lines[3:] if not line.startswith("@@"))
