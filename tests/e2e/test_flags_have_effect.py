@@ -781,7 +781,7 @@ def test_profile_steps_traces_these_steps(
         def on_train_batch_begin(self, batch, logs=None):
             super().on_train_batch_begin(batch, logs)
             if self._is_tracing:
-                first = self._epoch_start + batch + 1
+                first = self._telemetry.step + 1
                 noted.extend(range(first, first + steps_per_execution))
 
     monkeypatch.setattr(tf.profiler.experimental, "start", lambda logdir: None)

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfamp.run import commands
+from tfamp.telemetry.callback import PrecisionTelemetry
 
 _PLUGIN = "tensorboard-plugin-profile"
 
@@ -29,36 +30,31 @@ class ProfileSteps(keras.callbacks.Callback):
     """Traces the executions that hold steps `first` to `last`, counted from 1 over the run.
 
     Args:
-        logdir: A run's event folder; the trace lands in its plugins/profile.
+        telemetry: What counts the steps; it must come before this in the callbacks. The trace
+            lands beside its events, in plugins/profile.
         first: First step.
         last: Last step, inclusive.
     """
 
-    def __init__(self, logdir: str, first: int, last: int) -> None:
+    def __init__(self, telemetry: PrecisionTelemetry, first: int, last: int) -> None:
         super().__init__()
-        self._logdir = logdir
+        self._telemetry = telemetry
+        self._logdir = str(telemetry.directory.path / "train")
         self.first = first
         self._last = last
-        self._epoch_start = 0
-        self._done = 0
         self._is_tracing = False
         self.has_traced = False
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes how many steps went before."""
-        self._epoch_start = self._done
-
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Starts the trace if this execution reaches `first`."""
-        executes = self.model.steps_per_execution
-        if not self.has_traced and self._epoch_start + batch + executes >= self.first:
+        reached = self._telemetry.step + self.model.steps_per_execution
+        if not self.has_traced and reached >= self.first:
             tf.profiler.experimental.start(self._logdir)
             self._is_tracing = self.has_traced = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Ends the trace once `last` is done and the device has caught up."""
-        self._done = self._epoch_start + batch + 1
-        if self._is_tracing and self._done >= self._last:
+        if self._is_tracing and self._telemetry.step >= self._last:
             for value in (logs or {}).values():
                 float(value)  # waits for the device
             self._stop()

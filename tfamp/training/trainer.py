@@ -122,11 +122,11 @@ def train(
 def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnSignal) -> None:
     config, model, data = run.config, run.model, run.data
     steps = config.steps_per_epoch or data.steps_per_epoch
-    callbacks: list[keras.callbacks.Callback] = []
+    # The telemetry first: it counts the steps, and the others ask it.
+    callbacks: list[keras.callbacks.Callback] = [telemetry]
     if config.profile_steps:
-        events = str(telemetry.directory.path / "train")
-        callbacks.append(ProfileSteps(events, *config.profile_steps))
-    callbacks += [telemetry, StopOnNonFinite(telemetry, config.stop_on_non_finite)]
+        callbacks.append(ProfileSteps(telemetry, *config.profile_steps))
+    callbacks.append(StopOnNonFinite(telemetry, config.stop_on_non_finite))
     callbacks += [ProgressBar(telemetry, config.epochs, steps), *saving.callbacks, stop]
     listed = DeviceCallbackList(
         callbacks, add_history=True, model=model, epochs=config.epochs, steps=steps, verbose=0
