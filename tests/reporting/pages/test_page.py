@@ -85,7 +85,7 @@ def draw(folder):
     with style.house_style():
         drawn = picture.new_figure(2.0)
         axes = drawn.subplots()
-        axes.barh(0, 12.0, height=rows.BAR_HEIGHT, color=style.style_of(0).colour)
+        axes.barh(0, 12.0, color=style.style_of(0).colour)
         rows.write_name(axes, 0, "conv|1", "12 %")
         rows.finish(axes, 1, "Zeros (%)")
         texts = picture.Picture("zeros.png", "Zeros", "One bar.", "Of *all* entries.")

@@ -41,9 +41,7 @@ def memory(group: Group) -> Drawing | None:
         mean = estimate.value / _MEBIBYTE / size
         told = f"{mean:,.{1 if unit == 'MiB' else 2}f} {unit}"
         rows.write_name(axes, row, variant.label, told)
-        axes.barh(
-            row, mean, height=rows.BAR_HEIGHT, color=look.colour + "66", edgecolor=look.colour
-        )
+        axes.barh(row, mean, height=0.36, color=look.colour + "66", edgecolor=look.colour)
         if estimate.low is not None and estimate.high is not None:
             low, high = (end / _MEBIBYTE / size for end in (estimate.low, estimate.high))
             axes.errorbar(

@@ -7,8 +7,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tfamp.reporting.figures import style
 
-# Of a bar or a box, which leaves its name above it free.
-BAR_HEIGHT = 0.36
 # Of a row's name above it.
 _LONGEST_NAME = 36
 

@@ -79,16 +79,14 @@ def _draw(axes: Axes, row: int, times: Sequence[float], look: Style) -> None:
             alpha=0.6,
         )
         median = float(np.median(times))
-        axes.vlines(
-            median, row - rows.BAR_HEIGHT / 2, row + rows.BAR_HEIGHT / 2, color=colour, linewidth=3
-        )
+        axes.vlines(median, row - 0.18, row + 0.18, color=colour, linewidth=3)
         return
     line = {"color": colour, "linewidth": 1.5}
     axes.boxplot(
         [times],
         positions=[row],
         orientation="horizontal",
-        widths=rows.BAR_HEIGHT,
+        widths=0.36,
         whis=(5, 95),
         manage_ticks=False,
         patch_artist=True,
