@@ -17,7 +17,8 @@ import tfamp
 from tfamp import registration
 from tfamp.models import registry
 from tfamp.precision.unscaled import UnscaledOptimizer
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import optim
 
 PACKAGE = Path(tfamp.__file__).parent

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from tfamp.run import commands
-from tfamp.run import config as config_lib
+from tfamp.run.config import FLOAT16_POLICIES
 from tfamp.run.errors import InputError
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping import matrix as matrix_lib
@@ -197,7 +197,7 @@ def _say_plan(
         f"{total} {'cell' if total == 1 else 'cells'}, {len(finished)} of them finished already, "
         f"{len(waiting)} to run:"
     )
-    scales = any(policy in config_lib.FLOAT16_POLICIES for policy in matrix.policies)
+    scales = any(policy in FLOAT16_POLICIES for policy in matrix.policies)
     for axis in matrix_lib.AXES.values():
         if axis == "loss_scales" and not scales:
             continue

@@ -27,6 +27,7 @@ from interleave import Turns, paired_ratios
 from tfamp.run import config as config_lib
 from tfamp.run import quiet
 from tfamp.run.errors import unknown_name
+from tfamp.run.resolve import resolve
 
 flags.DEFINE_integer("rounds", 60, "Timed turns of each trainer.")
 flags.DEFINE_integer("steps", 10, "Steps in a turn; a multiple of log_every, 10.")
@@ -63,9 +64,7 @@ def bare(turns: Turns, policy: str, batch_size: int) -> Callable[[], None]:
         loss=keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         # As tfamp chooses: on a CPU XLA makes float16 several times as fast.
-        jit_compile=trainer.build(
-            config_lib.resolve(config_lib.Config(policy=policy))
-        ).model.jit_compile,
+        jit_compile=trainer.build(resolve(config_lib.Config(policy=policy))).model.jit_compile,
     )
     model.make_train_function()
     model.train_function = turns.gate("bare", model.train_function)
@@ -74,7 +73,7 @@ def bare(turns: Turns, policy: str, batch_size: int) -> Callable[[], None]:
 
 def ours(turns: Turns, policy: str, loop: str, batch_size: int) -> Callable[[], None]:
     """tfamp's own loop with everything that a default run has."""
-    from tfamp.run.config import Config, resolve
+    from tfamp.run.config import Config
     from tfamp.run.directory import RunDirectory
     from tfamp.telemetry.callback import PrecisionTelemetry
     from tfamp.telemetry.progress import ProgressBar

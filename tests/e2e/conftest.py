@@ -7,7 +7,8 @@ import keras
 import pytest
 from short_runs import SHORT, Outcome, run_once
 
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 
 
 @pytest.fixture(autouse=True)

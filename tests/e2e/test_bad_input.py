@@ -154,7 +154,7 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
         ("--dataset=synthetic --num_examples=99999999999999999999", r"--num_examples=9+: it must"),
         ("--profile_steps=5,6", r"--profile_steps=5,6: the run has 4 steps, so nothing would be"),
         # Words that are none.
-        ("--jit_compile=maybe", r"flag --jit_compile=maybe: expected on or off, got 'maybe'"),
+        ("--jit_compile=maybe", r"--jit_compile=maybe: it must be on or off"),
         ("--logdir=", r"--logdir='': give a folder"),
         ("--logdir=~nobody-here/runs", r"--logdir=~nobody-here/runs: there is no such user's home"),
         (f"--logdir=/tmp/{'a' * 256}", r"/tmp/a+/run can be no folder: File name too long\. Set"),

@@ -20,8 +20,9 @@ from short_runs import ODD, SHORT, TINY
 import tfamp.run.flags  # noqa: F401
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
-from tfamp.run.config import POLICIES, Config, resolve
+from tfamp.run.config import POLICIES, Config
 from tfamp.run.errors import InputError
+from tfamp.run.resolve import resolve
 from tfamp.training import description, saving, trainer
 
 LOOPS = ("fit", "custom")
@@ -323,7 +324,8 @@ def test_deterministic(tmp_path):
         quiet.import_tensorflow()
         from tensorflow.python.framework import config as tf_config
         from tfamp.run import records
-        from tfamp.run.config import Config, resolve
+        from tfamp.run.config import Config
+        from tfamp.run.resolve import resolve
         from tfamp.training import trainer
 
         def losses(name, deterministic=True, augment="randaugment"):

@@ -19,7 +19,8 @@ import pytest
 from short_runs import ODD, SHORT, TINY
 
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import trainer
 from tfamp.training.interrupt import RunInterrupted, StopOnSignal
 

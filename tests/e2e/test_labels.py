@@ -8,8 +8,9 @@ from short_runs import ODD, TINY
 from tests.conftest import POLICIES
 from tfamp.precision import computes
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
 from tfamp.run.errors import InputError
+from tfamp.run.resolve import resolve
 from tfamp.telemetry import memory
 from tfamp.training import trainer
 

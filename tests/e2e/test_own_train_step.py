@@ -9,8 +9,9 @@ from short_runs import ODD
 
 from tfamp import train as command
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
 from tfamp.run.errors import InputError
+from tfamp.run.resolve import resolve
 from tfamp.training import own_step, trainer
 
 LOOPS = ("fit", "custom")

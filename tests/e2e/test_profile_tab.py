@@ -6,7 +6,8 @@ import pytest
 from short_runs import SHORT, run_once
 from tensorboard_server import serve
 
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 
 
 @pytest.mark.slow  # With the extra `profile` only, which a newcomer has no need of.

@@ -14,8 +14,9 @@ from tensorboard.util import tensor_util
 from tensorboard_server import serve, session_groups, wait_until_loaded
 
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
+from tfamp.run.resolve import resolve
 from tfamp.telemetry import tensorboard as dashboard
 
 LOOPS = ("fit", "custom")

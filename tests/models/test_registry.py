@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfamp.models import registry, resnet, vit, vit_layers
+from tfamp.run.catalogue import MODELS
 from tfamp.run.errors import InputError, as_flag
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
@@ -43,7 +44,7 @@ def paths(model):
 # Names.
 
 
-@pytest.mark.parametrize("name", registry.MODEL_NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_known_names_pass(name):
     registry.check_name(name)
 
@@ -96,7 +97,7 @@ def test_one_class_is_refused():
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("name", registry.MODEL_NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_are_float32_and_the_trunk_follows_the_policy(
     name, policy, set_policy, zero_kernels
 ):

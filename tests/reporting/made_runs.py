@@ -8,7 +8,8 @@ import pathlib
 from typing import Any
 
 from tfamp.run import records
-from tfamp.run.config import FLOAT16_POLICIES, Config, default_run_name, resolve
+from tfamp.run.config import FLOAT16_POLICIES, Config
+from tfamp.run.resolve import default_run_name, resolve
 
 VERSIONS = {"python": "3.11.2", "tfamp": "0.1.0", "tensorflow": "2.21.0", "keras": "3.15.1"}
 CPU = "CPU:0 (a test's CPU)"

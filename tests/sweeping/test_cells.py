@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 from tfamp.run.flags import config_from_arguments
+from tfamp.run.resolve import resolve
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping.matrix import as_option
 
@@ -76,11 +77,11 @@ def test_the_command(make, tmp_path):
         "--epochs=3",
         "--jit_compile",
         "--policy=mixed_float16",
-        "--loss_scale=none",
         "--model=resnet20",
         "--dataset=fashion_mnist_mini",
         "--loop=custom",
         "--seed=7",
+        "--loss_scale=none",
         f"--logdir={tmp_path}/runs",
         "--run_name=resnet20-fashion_mnist_mini-mixed_float16-custom-seed7-loss_scale_none",
     ]

@@ -103,7 +103,7 @@ def test_the_experiment_compares_choices_by_accuracy_time_and_memory(summaries):
     content = summaries.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
     experiment = metadata.parse_experiment_plugin_data(content)
     assert [info.name for info in experiment.hparam_infos] == [
-        "policy", "loss_scale", "model", "learning_rate", "batch_size", "dataset", "loop", "seed",
+        "policy", "model", "dataset", "loop", "batch_size", "seed", "learning_rate", "loss_scale",
     ]  # fmt: skip
     assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
         ("", dashboard.HPARAMS_ACCURACY),

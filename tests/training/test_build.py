@@ -5,7 +5,8 @@ from pathlib import Path
 import keras
 import pytest
 
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import trainer
 
 LINEAR = f"{Path(__file__).parents[1]}/e2e/odd_models.py:linear"

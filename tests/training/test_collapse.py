@@ -9,7 +9,8 @@ import pytest
 
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import trainer
 
 BREAKING = Path(__file__).parent / "breaking_model.py"

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import trainer
 
 TINY = f"{Path(__file__).parents[1]}/e2e/tiny_model.py:tiny"

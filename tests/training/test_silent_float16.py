@@ -13,7 +13,8 @@ from tensorboard.plugins.hparams import metadata
 import tfamp
 from tfamp.precision import policy as policy_lib
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import trainer
 
 MODELS = Path(__file__).with_name("float16_models.py")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tfamp.models import registry
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
+from tfamp.run.resolve import resolve
 from tfamp.training import saving as saving_lib
 from tfamp.training import trainer
 from tfamp.training.interrupt import RunInterrupted

@@ -14,9 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfamp.run import dataset_name
-
-NAME = dataset_name.EMBEDDED
+NAME = "fashion_mnist_mini"
 IMAGE_SHAPE = (28, 28, 1)
 NUM_CLASSES = 10
 SHA256 = "1064eff4cef408fe773c6040772d7cb7c114c2d2b60accb705d268cbecb8d44e"

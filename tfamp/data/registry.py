@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfamp.data import augment as augmentation
 from tfamp.data import embedded, pipeline, synthetic
-from tfamp.run import dataset_name, errors
+from tfamp.run import catalogue, errors
 from tfamp.run.errors import setting
 
 NAMES = (embedded.NAME, synthetic.NAME)
@@ -95,7 +95,7 @@ def load(
     Raises:
         InputError: A value is out of range or does not fit the set, or the set cannot be had.
     """
-    dataset_name.check(name)
+    catalogue.check_dataset("dataset", name)
     augmentation.check_name(augment)
     _check_at_least("batch_size", batch_size, 1)
     _check_at_least("image_size", image_size, 8)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfamp.data import pipeline
-from tfamp.run import dataset_name
 
-NAME = dataset_name.SYNTHETIC
+NAME = "synthetic"
 DEFAULT_IMAGE_SIZE = 32
 DEFAULT_NUM_CLASSES = 10
 DEFAULT_NUM_EXAMPLES = 2048

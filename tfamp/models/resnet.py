@@ -34,28 +34,22 @@ _KERNEL_INITIALIZER = "he_normal"
 
 
 @dataclasses.dataclass(frozen=True)
-class Architecture:
-    """One column of a table in the paper.
+class Sizes:
+    """One column of a table in the paper; `run/catalogue.py` has them.
 
     Attributes:
         filters: Width of each stage. Multiples of 8 throughout, as Tensor Cores want them.
         blocks: Residual blocks in each stage.
         bottleneck: Whether a block is 1x1, 3x3, 1x1 with a fourfold output, not 3x3, 3x3.
-        padded_shortcut: Whether shortcuts that change shape have no parameters (option A of
+        is_cifar_form: Whether it is a network of section 4.2: the stem keeps the resolution at
+            every image size, and shortcuts that change shape have no parameters (option A of
             section 3.3), not a 1x1 convolution (option B).
     """
 
     filters: tuple[int, ...]
     blocks: tuple[int, ...]
     bottleneck: bool = False
-    padded_shortcut: bool = False
-
-
-ARCHITECTURES = {
-    "resnet20": Architecture((16, 32, 64), (3, 3, 3), padded_shortcut=True),
-    "resnet18": Architecture((64, 128, 256, 512), (2, 2, 2, 2)),
-    "resnet50": Architecture((64, 128, 256, 512), (3, 4, 6, 3), bottleneck=True),
-}
+    is_cifar_form: bool = False
 
 
 @keras.saving.register_keras_serializable(package="tfamp")
@@ -88,55 +82,57 @@ class PaddedShortcut(keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters, "stride": self.stride}
 
 
-def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def build(
+    name: str, sizes: Sizes, input_shape: tuple[int, int, int], num_classes: int
+) -> keras.Model:
     """Builds a ResNet under the global precision policy.
 
-    `resnet18` and `resnet50` are keras-cv backbones above 64 pixels. Up to 64 pixels, and for
-    `resnet20` always, the stem is one 3x3 convolution without stride or pooling.
+    A network of the ImageNet form is a keras-cv backbone above 64 pixels. Up to 64 pixels, and for
+    the CIFAR form always, the stem is one 3x3 convolution without stride or pooling.
 
     Args:
-        name: One of `ARCHITECTURES`.
+        name: The model's name.
+        sizes: Its sizes.
         input_shape: Height, width, channels; sides of 8 pixels or more.
         num_classes: The number of logits.
 
     Returns:
         A functional model from `(batch, *input_shape)` to `(batch, num_classes)` float32 logits.
     """
-    architecture = ARCHITECTURES[name]
     images = keras.Input(input_shape, name="image")
-    if name == "resnet20" or max(input_shape[:2]) <= SMALL_IMAGE_SIDE:
-        features = _small_image_trunk(images, architecture)
+    if sizes.is_cifar_form or max(input_shape[:2]) <= SMALL_IMAGE_SIDE:
+        features = _small_image_trunk(images, sizes)
     else:
-        features = _keras_cv_trunk(images, architecture)
+        features = _keras_cv_trunk(images, sizes)
     features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     logits = head.classifier(features, num_classes, kernel_initializer="glorot_uniform")
     return keras.Model(images, logits, name=name)
 
 
-def _small_image_trunk(images: Any, architecture: Architecture) -> Any:
+def _small_image_trunk(images: Any, sizes: Sizes) -> Any:
     """Runs a full-resolution 3x3 stem and the stages; each stage but the first halves it."""
-    x = _conv_norm(images, architecture.filters[0], 3, 1, "stem_conv", "stem_norm")
+    x = _conv_norm(images, sizes.filters[0], 3, 1, "stem_conv", "stem_norm")
     x = keras.layers.ReLU(name="stem_relu")(x)
     for stage, (filters, blocks) in enumerate(
-        zip(architecture.filters, architecture.blocks, strict=True), start=1
+        zip(sizes.filters, sizes.blocks, strict=True), start=1
     ):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
-            x = _block(x, architecture, filters, stride, f"stage{stage}_block{block}")
+            x = _block(x, sizes, filters, stride, f"stage{stage}_block{block}")
     return x
 
 
-def _block(x: Any, architecture: Architecture, filters: int, stride: int, name: str) -> Any:
+def _block(x: Any, sizes: Sizes, filters: int, stride: int, name: str) -> Any:
     """Adds one residual block: normalisation after each convolution, ReLU after the sum."""
     # The stride sits in the first convolution, as in table 1 and in keras-cv.
-    if architecture.bottleneck:
+    if sizes.bottleneck:
         convolutions = [(filters, 1, stride), (filters, 3, 1), (4 * filters, 1, 1)]
     else:
         convolutions = [(filters, 3, stride), (filters, 3, 1)]
     width = convolutions[-1][0]
     shortcut = x
     if stride > 1 or x.shape[-1] != width:
-        if architecture.padded_shortcut:
+        if sizes.is_cifar_form:
             shortcut = PaddedShortcut(width, stride, name=f"{name}_shortcut_pad")(x)
         else:
             shortcut = _conv_norm(
@@ -170,7 +166,7 @@ def _conv_norm(
     )(x)
 
 
-def _keras_cv_trunk(images: Any, architecture: Architecture) -> Any:
+def _keras_cv_trunk(images: Any, sizes: Sizes) -> Any:
     """Runs keras-cv's backbone, with our layer names and initial values.
 
     The parametrised class is used because the named presets ask a model hub even when no
@@ -179,11 +175,11 @@ def _keras_cv_trunk(images: Any, architecture: Architecture) -> Any:
     import keras_cv
 
     backbone = keras_cv.models.ResNetBackbone(
-        stackwise_filters=list(architecture.filters),
-        stackwise_blocks=list(architecture.blocks),
+        stackwise_filters=list(sizes.filters),
+        stackwise_blocks=list(sizes.blocks),
         stackwise_strides=[1, 2, 2, 2],
         include_rescaling=False,
-        block_type="block" if architecture.bottleneck else "basic_block",
+        block_type="block" if sizes.bottleneck else "basic_block",
         input_shape=tuple(images.shape[1:]),
     )
     # Keras before 3.13 would call ResNetBackbone's own constructor to make the clone.

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfamp.models import user_model
+from tfamp.run import catalogue
 
 
 def sha256(model: str) -> dict[str, str] | None:
@@ -27,7 +27,7 @@ def sha256(model: str) -> dict[str, str] | None:
         The SHA-256 of each file by its path below the folder of the model's file, that one first;
         None for a model of tfamp's own, and for a file that cannot be read.
     """
-    if not user_model.is_user_model(model):
+    if not catalogue.is_user_model(model):
         return None
     first = Path(model.rpartition(":")[0])
     folder = first.parent

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,21 +19,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from tfamp.run.catalogue import USER_MODEL, user_model
 from tfamp.run.errors import InputError, nearest_names, setting
 
 if TYPE_CHECKING:
     import keras
 
-_FORM = f"{setting('model')} takes path/to/file.py:function"
+_FORM = f"{setting('model')} takes {USER_MODEL}"
 
 
-def is_user_model(name: str) -> bool:
-    """Says whether a value of --model is meant as a file: it has a colon, a slash or `.py`."""
-    return ":" in name or "/" in name or name.endswith(".py")
-
-
-def check_name(name: str) -> None:
-    """Checks form and file without running anything.
+def check_file(name: str) -> None:
+    """Checks the form of the name and that the file can be read, without running anything.
 
     Args:
         name: `path/to/file.py:function`.
@@ -42,7 +37,7 @@ def check_name(name: str) -> None:
     Raises:
         InputError: The form is wrong, or the file is absent or unreadable.
     """
-    path, _ = _split(name)
+    path, _ = user_model(name)
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
         raise InputError(
@@ -81,8 +76,8 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     """
     import keras
 
-    check_name(name)
-    path, _ = _split(name)
+    check_file(name)
+    path, _ = user_model(name)
     with _importable_directory(path.parent):
         function = _function(name)
         with _explained(f"{setting('model', name)}: the function takes other arguments", path):
@@ -107,22 +102,9 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
     return model
 
 
-def _split(name: str) -> tuple[Path, str]:
-    """Splits `path/to/file.py:function`."""
-    path, _, function = name.rpartition(":")
-    # In --model=~/net.py the shell leaves it as it is.
-    path = os.path.expanduser(path)
-    if not path.endswith(".py") or not function.isidentifier():
-        raise InputError(
-            f"{setting('model', name)}: the part after the last colon must name a function, and "
-            f"the part before it a Python file. {_FORM}, such as my_models.py:small_net."
-        )
-    return Path(path), function
-
-
 def _function(name: str) -> Callable[..., Any]:
     """Imports the file and returns the function."""
-    path, function_name = _split(name)
+    path, function_name = user_model(name)
     with _explained(f"{setting('model', name)}: {path} fails to import", path):
         module = _import_file(path)
     function = getattr(module, function_name, None)

@@ -26,8 +26,8 @@ _LARGE_PATCH_SIZE = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
-    """A row of table 1. Each head is 64 wide.
+class Sizes:
+    """A row of table 1; `run/catalogue.py` has them. Each head is 64 wide.
 
     Attributes:
         width: Width of a token.
@@ -36,9 +36,6 @@ class Size:
 
     width: int
     num_heads: int
-
-
-SIZES = {"vit_tiny": Size(192, 3), "vit_small": Size(384, 6), "vit_base": Size(768, 12)}
 
 
 def patch_size(height: int, width: int) -> int:
@@ -73,14 +70,17 @@ def _shape(side: int) -> str:
     return f"input_shape=({side}, {side}, ...)"
 
 
-def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
+def build(
+    name: str, sizes: Sizes, input_shape: tuple[int, int, int], num_classes: int
+) -> keras.Model:
     """Builds a ViT under the global precision policy.
 
     Pre-norm encoders, a class token, a final normalisation, no dropout. Layers are named
     `patch_embedding`, `encoder_0` to `encoder_11`, `class_token`, `final_norm`, `head`.
 
     Args:
-        name: One of `SIZES`.
+        name: The model's name.
+        sizes: Its sizes.
         input_shape: Height, width, channels.
         num_classes: The number of logits.
 
@@ -94,14 +94,13 @@ def build(name: str, input_shape: tuple[int, int, int], num_classes: int) -> ker
 
     from tfamp.models import vit_layers
 
-    size = SIZES[name]
     images = keras.Input(input_shape, name="image")
-    x = vit_layers.PatchEmbedding(size.width, patch, name="patch_embedding")(images)
+    x = vit_layers.PatchEmbedding(sizes.width, patch, name="patch_embedding")(images)
     for index in range(_DEPTH):
         x = vit_layers.TransformerEncoder(
-            project_dim=size.width,
-            num_heads=size.num_heads,
-            mlp_dim=_MLP_RATIO * size.width,
+            project_dim=sizes.width,
+            num_heads=sizes.num_heads,
+            mlp_dim=_MLP_RATIO * sizes.width,
             layer_norm_epsilon=_NORM_EPSILON,
             name=f"encoder_{index}",
         )(x)

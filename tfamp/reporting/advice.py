@@ -13,18 +13,14 @@ from tfamp.reporting.groups import Comparisons, Group, xla_words
 from tfamp.reporting.runs import FinishedRun
 from tfamp.reporting.seeds import by_seed
 from tfamp.run import commands
-from tfamp.run.config import (
-    DYNAMIC_SCALE_FLAGS,
-    FLOAT16_POLICIES,
-    POLICIES,
-    Config,
-    default_run_name,
-)
+from tfamp.run.config import FLOAT16_POLICIES, POLICIES, SCALE_SETTINGS, Config, declarations
+from tfamp.run.kinds import Switch
+from tfamp.run.resolve import default_run_name
 
 # Flags that a command sets itself or that mean nothing under another policy.
 _OWN_FLAGS = ("policy", "seed", "run_name", "overwrite", "jit_compile")
-_SCALE_FLAGS = ("loss_scale", *DYNAMIC_SCALE_FLAGS)
-_SWITCHES = ("overwrite", "jit_compile")
+_SCALE_FLAGS = ("loss_scale", *SCALE_SETTINGS)
+_SWITCHES = [name for name, each in declarations().items() if isinstance(each.kind, Switch)]
 _DEFAULTS = json.loads(json.dumps(Config().to_json()))
 
 

@@ -12,23 +12,21 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfamp.reporting.precision_settings import PRECISION_FIELDS
 from tfamp.reporting.runs import FinishedRun
 from tfamp.run import recorded
-from tfamp.run.config import KEEPING_FLAGS
+from tfamp.run.config import Role, names_of
 
 # Whether XLA compiled the run.
 COMPILER = "jit_compile"
-# What tells runs apart without changing what they compute.
-_IDENTITY_FIELDS = ("seed", "stop_on_non_finite", *KEEPING_FLAGS)
+# What runs need not share to be compared.
+_APART = names_of(Role.PRECISION, Role.REPETITION, Role.PLACE)
 # What an older run did not record of its model.
 _MODEL_FIELDS = ("trainable_parameters", "model_sha256")
 
 
 def settings_of(run: FinishedRun) -> dict[str, Any]:
     """What runs must share to be compared: their settings, and the model itself where known."""
-    apart = (*PRECISION_FIELDS, *_IDENTITY_FIELDS)
-    settings = {name: value for name, value in run.config.items() if name not in apart}
+    settings = {name: value for name, value in run.config.items() if name not in _APART}
     known = {name: getattr(run, name) for name in _MODEL_FIELDS}
     return settings | {name: value for name, value in known.items() if value is not None}
 

@@ -6,10 +6,7 @@ import dataclasses
 from typing import Any
 
 from tfamp.reporting.runs import FinishedRun
-from tfamp.run.config import DYNAMIC_SCALE_FLAGS, FLOAT16_POLICIES, POLICIES, Config
-
-# Fields of a config that say in which precision a run computes.
-PRECISION_FIELDS = ("policy", "tf32", "float32_layers", "loss_scale", *DYNAMIC_SCALE_FLAGS)
+from tfamp.run.config import FLOAT16_POLICIES, POLICIES, SCALE_SETTINGS, Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Precision:
             loss_scale=run.config["loss_scale"] if scaled else None,
             scale_settings=tuple(
                 (name, run.config.get(name))
-                for name in DYNAMIC_SCALE_FLAGS
+                for name in SCALE_SETTINGS
                 if dynamic and run.config.get(name) != getattr(defaults, name)
             ),
         )

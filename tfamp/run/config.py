@@ -1,110 +1,222 @@
-"""One frozen `Config` describes a run; every rule about its values is here.
+"""One frozen `Config` describes a run; each of its settings is declared here, once.
 
-Nothing below the command line takes a flag: the flags become a `Config`, and what a
-part needs it is given as values.
+A declaration has the default, what the setting is for (`Role`), the kind of its values and what it
+does, in words. The flags and their help, the checks, what a report pairs runs by and what a sweep
+compares finished cells by are read from it. What two settings may not be together is in
+`resolve.py`. Nothing below the command line takes a flag: each part is given values.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import os
-import re
-from typing import Any
+import enum
+from typing import Any, Literal
 
-from tfamp.run import dataset_name
+from tfamp.run import catalogue, kinds
 from tfamp.run.belongings import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
-from tfamp.run.errors import InputError, setting, unknown_name
+from tfamp.run.catalogue import DATASETS, MODELS, OPTIMIZERS, USER_MODEL, USUAL_OPTIMIZER
+from tfamp.run.errors import InputError, setting
+from tfamp.run.kinds import Choice, Kind, Number, Switch, Text
 from tfamp.run.ranges import Range, whole
-from tfamp.run.scale_rules import LOSS_SCALE, RANGES
+from tfamp.run.scale_rules import LOSS_SCALE, RANGES, ScaleRules
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
 FLOAT16_POLICIES = ("mixed_float16", "float16")
 LOOPS = ("fit", "custom")
-OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "flip_crop", "randaugment", "mixup_cutmix")
 LOSS_SCALE_MODES = ("dynamic", "none")
 
-# Where a run lies, and what it keeps, says nothing of what it computed.
-KEEPING_FLAGS = ("logdir", "run_name", "overwrite", "save_model", "save_best")
 
-# The flags that shape a dynamic float16 loss scale and mean nothing elsewhere, and their rules.
-SCALE_RULES = {
-    "initial_loss_scale": "initial_scale",
-    "loss_scale_growth_steps": "dynamic_growth_steps",
-    "loss_scale_growth_factor": "growth_factor",
-    "loss_scale_backoff_factor": "backoff_factor",
-    "min_loss_scale": "min_scale",
-    "max_loss_scale": "max_scale",
-    "loss_scale_recovery_steps": "recovery_steps",
-    "max_skipped_in_a_row": "max_skipped_in_a_row",
-}
-DYNAMIC_SCALE_FLAGS = tuple(SCALE_RULES)
+class Role(enum.Enum):
+    """What a setting is for, to whoever compares runs."""
 
-# Linux's NAME_MAX, in bytes.
-LONGEST_RUN_NAME = 255
-
-# Learning rate and decoupled weight decay where the user gives none. SGD: He et al. 2016
-# (arXiv 1512.03385, section 4.2). AdamW: Touvron et al. 2021 (arXiv 2012.12877, table 9).
-_DEFAULT_LEARNING_RATE = {"sgd": 0.1, "adamw": 1e-3}
-_DEFAULT_WEIGHT_DECAY = {"sgd": 1e-4, "adamw": 0.05}
+    # In which precision a run computes: what a report compares.
+    PRECISION = enum.auto()
+    # What else it computes, and how: what runs share that are compared.
+    IDENTITY = enum.auto()
+    # What tells repetitions of one experiment apart.
+    REPETITION = enum.auto()
+    # Where a run lies and what it keeps, which says nothing of what it computed.
+    PLACE = enum.auto()
 
 
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """What is declared of a setting, beside its name and its default.
+
+    Attributes:
+        role: What it is for.
+        kind: The kind of its values.
+        help: What it does, for `--help`.
+        scale_rule: The rule of a loss scale that it is.
+        axis: The sweep's option that takes several values of it.
+        hparam: Whether TensorBoard's HParams tab compares runs by it: "shown" at once, or "listed"
+            until its box is ticked.
+    """
+
+    role: Role
+    kind: Kind
+    help: str
+    scale_rule: str | None = None
+    axis: str | None = None
+    hparam: Literal["shown", "listed"] | None = None
+
+
+def declared(default: Any, role: Role, kind: Kind, text: str, **more: Any) -> Any:
+    """A field of a `Config`; see `Declared`."""
+    return dataclasses.field(
+        default=default, metadata={"declared": Declared(role, kind, text, **more)}
+    )
+
+
+def _scale(rule: str, text: str) -> Any:
+    """A rule of the loss scale, of which default and range are declared with the others."""
+    kind = Number(RANGES[rule])
+    return declared(getattr(ScaleRules, rule), Role.PRECISION, kind, text, scale_rule=rule)
+
+
+def _check_loss_scale(name: str, value: str) -> None:
+    if value in LOSS_SCALE_MODES:
+        return
+    try:
+        is_scale = LOSS_SCALE.why_not(float(value)) is None
+    except ValueError:
+        is_scale = False
+    if not is_scale:
+        raise InputError(
+            f"{setting(name, value)}: it takes 'dynamic', 'none' or a number, such as "
+            f"{setting(name, '1024')}; a number must be {LOSS_SCALE}."
+        )
+
+
+def _by_optimizer(value: str) -> str:
+    rows = OPTIMIZERS.items()
+    return ", ".join(f"{getattr(row, value):g} for {name}" for name, row in rows)
+
+
+def _by_model() -> str:
+    models = {
+        optimizer: [name for name, row in MODELS.items() if row.optimizer == optimizer]
+        for optimizer in OPTIMIZERS
+        if optimizer != USUAL_OPTIMIZER
+    }
+    parts = [f"{optimizer} for {', '.join(names)}" for optimizer, names in models.items()]
+    return "; ".join([*parts, f"{USUAL_OPTIMIZER} elsewhere"])
+
+
+PRECISION, IDENTITY, REPETITION, PLACE = Role
+_COUNT = Number(whole(1))
+_SHARE = Number(Range(least=0.0, below=1.0))
+_POSITIVE = Number(Range(above=0.0))
+
+
+# The text of a flag is its help: what it does, then what is done where it is not given.
+# fmt: off
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Everything that decides what a run does; the flags' names, resolved values.
 
-    A value that the user may leave to tfamp is None until `resolve` fills it in:
-    `optimizer` (adamw for ViTs, sgd elsewhere), `learning_rate`, `weight_decay`,
-    `run_name`. `jit_compile` None is decided when the devices are known.
+    A value that the user may leave to tfamp is None until `resolve` fills it in: `optimizer`,
+    `learning_rate`, `weight_decay`, `run_name`. `jit_compile` and `steps_per_epoch` None are
+    decided when the devices and the data are known.
     """
 
-    policy: str = "float32"
-    tf32: bool = True
-    float32_layers: tuple[str, ...] = ()
-    model: str = "resnet20"
-    dataset: str = "fashion_mnist_mini"
-    data_dir: str | None = None
-    image_size: int | None = None
-    num_classes: int | None = None
-    num_examples: int | None = None
-    augment: str = "none"
-    loop: str = "fit"
-    epochs: int = 5
-    steps_per_epoch: int | None = None
-    batch_size: int = 64
-    seed: int = 0
-    deterministic: bool = False
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    lr_schedule: str = "cosine"
-    warmup_steps: int = 0
-    weight_decay: float | None = None
-    momentum: float = 0.9
-    label_smoothing: float = 0.0
-    clip_global_norm: float | None = None
-    ema_momentum: float | None = None
-    accumulation_steps: int = 1
-    loss_scale: str = "dynamic"
-    initial_loss_scale: float = 2.0**15
-    loss_scale_growth_steps: int = 2000
-    loss_scale_growth_factor: float = 2.0
-    loss_scale_backoff_factor: float = 0.5
-    min_loss_scale: float = 2.0**-14
-    max_loss_scale: float = 2.0**24
-    loss_scale_recovery_steps: int | None = 20
-    max_skipped_in_a_row: int | None = 200
-    stop_on_non_finite: bool = True
-    jit_compile: bool | None = None
-    steps_per_execution: int = 1
-    profile_steps: tuple[int, int] | None = None
-    logdir: str = "runs"
-    run_name: str | None = None
-    log_every: int = 10
-    overwrite: bool = False
-    save_model: bool = True
-    save_best: bool = False
+    policy: str = declared("float32", PRECISION, Choice("policy", POLICIES),
+        "Precision policy. float16 and bfloat16 keep the variables in 16 bits too, to show why "
+        "master weights matter.", axis="policies", hparam="shown")
+    tf32: bool = declared(True, PRECISION, Switch(),
+        "Let float32 matrix products run in TF32 on NVIDIA Ampere and later.")
+    float32_layers: tuple[str, ...] = declared((), PRECISION, kinds.Patterns(),
+        "Regular expressions; layers whose path holds a match compute in float32.")
+    model: str = declared("resnet20", IDENTITY, Text(catalogue.check_model),
+        f"{', '.join(MODELS)}, or {USER_MODEL}, where function(input_shape, num_classes) returns "
+        "a keras.Model.", axis="models", hparam="shown")
+    dataset: str = declared("fashion_mnist_mini", IDENTITY, Text(catalogue.check_dataset),
+        f"{', '.join(f'{name} ({row.about})' for name, row in DATASETS.items())}, or an image "
+        "classification set of TFDS by name.", axis="datasets", hparam="listed")
+    data_dir: str | None = declared(None, IDENTITY, Kind(),
+        "Where TFDS keeps its prepared sets. Default: TFDS's own.")
+    image_size: int | None = declared(None, IDENTITY, _COUNT,
+        "Resize images to this many pixels a side. Default: the set's own.")
+    # The synthetic set draws 588 bytes for each class.
+    num_classes: int | None = declared(None, IDENTITY, Number(whole(2, 1_000_000)),
+        "Classes of --dataset=synthetic.")
+    num_examples: int | None = declared(None, IDENTITY, _COUNT,
+        "Training examples of --dataset=synthetic.")
+    augment: str = declared("none", IDENTITY, Choice("augmentation", AUGMENTATIONS),
+        "Augmentation, in the input pipeline, in float32.")
+    loop: str = declared("fit", IDENTITY, Choice("loop", LOOPS),
+        "model.fit, or tfamp's tf.function over a GradientTape.", axis="loops", hparam="listed")
+    epochs: int = declared(5, IDENTITY, _COUNT, "Epochs to train.")
+    steps_per_epoch: int | None = declared(None, IDENTITY, _COUNT,
+        "Steps an epoch. Default: the whole training set once.")
+    batch_size: int = declared(64, IDENTITY, _COUNT, "Examples a step.", hparam="shown")
+    # NumPy takes no larger seed.
+    seed: int = declared(0, REPETITION, Number(whole(0, 2**32 - 1)),
+        "Seed of weights, order and augmentation.", axis="seeds", hparam="listed")
+    deterministic: bool = declared(False, IDENTITY, Switch(),
+        "Use deterministic kernels: the same run twice gives the same bits.")
+    optimizer: str | None = declared(None, IDENTITY, Choice("optimizer", tuple(OPTIMIZERS)),
+        f"The update rule. Default: {_by_model()}.")
+    learning_rate: float | None = declared(None, IDENTITY, _POSITIVE,
+        f"Peak learning rate. Default: {_by_optimizer('learning_rate')}.", hparam="shown")
+    lr_schedule: str = declared("cosine", IDENTITY,
+        Choice("learning-rate schedule", LR_SCHEDULES), "Cosine decays to 0 at the last step.")
+    warmup_steps: int = declared(0, IDENTITY, Number(whole(0)),
+        "Optimizer updates of linear warm-up from 0.")
+    weight_decay: float | None = declared(None, IDENTITY, Number(Range(least=0.0)),
+        f"Decoupled weight decay. Default: {_by_optimizer('weight_decay')}.")
+    momentum: float = declared(0.9, IDENTITY, _SHARE, "Momentum of sgd.")
+    label_smoothing: float = declared(0.0, IDENTITY, _SHARE,
+        "Share of each label spread over all classes.")
+    clip_global_norm: float | None = declared(None, IDENTITY, _POSITIVE,
+        "Clip the unscaled gradient to this global norm.")
+    ema_momentum: float | None = declared(None, IDENTITY, _SHARE,
+        "Average the weights with this momentum and evaluate the average.")
+    accumulation_steps: int = declared(1, IDENTITY, _COUNT,
+        "Batches whose gradients are averaged into one update.")
+    loss_scale: str = declared("dynamic", PRECISION, Text(_check_loss_scale),
+        "dynamic, none, or a number (a static scale).", axis="loss_scales", hparam="shown")
+    initial_loss_scale: float = _scale("initial_scale", "Where a dynamic loss scale starts.")
+    loss_scale_growth_steps: int = _scale("dynamic_growth_steps",
+        "Clean steps before a dynamic loss scale grows.")
+    loss_scale_growth_factor: float = _scale("growth_factor",
+        "What a dynamic scale is multiplied by when it grows.")
+    loss_scale_backoff_factor: float = _scale("backoff_factor",
+        "What a dynamic scale is multiplied by on a non-finite gradient.")
+    min_loss_scale: float = _scale("min_scale", "Floor of a dynamic loss scale.")
+    max_loss_scale: float = _scale("max_scale", "Ceiling of a dynamic loss scale.")
+    loss_scale_recovery_steps: int | None = _scale("recovery_steps",
+        "After 8 overflows in a row, clean steps before a dynamic loss scale grows until it is "
+        "back; none is torch's rule, which waits --loss_scale_growth_steps each time.")
+    max_skipped_in_a_row: int | None = _scale("max_skipped_in_a_row",
+        "Stop the run after more skipped steps in a row than this; none is no limit.")
+    stop_on_non_finite: bool = declared(True, REPETITION, Switch(),
+        "Stop the run at more than max_skipped_in_a_row skipped steps in a row, where the loss "
+        "scale can fall no further, or, where nothing is scaled, at a weight that is NaN or "
+        "infinite. Without it the run goes on and says so.")
+    jit_compile: bool | None = declared(None, IDENTITY, Switch(),
+        "Compile the step with XLA. Default: on a GPU yes; on a CPU only for float16, which is "
+        "very slow there without it.")
+    steps_per_execution: int = declared(1, IDENTITY, _COUNT,
+        "Steps inside one call from the host, in both loops.")
+    profile_steps: tuple[int, int] | None = declared(None, IDENTITY, kinds.StepRange(),
+        "A,B: trace steps A to B for TensorBoard's tab Profile, which is a plugin of its own: "
+        "TFAMP_EXTRAS=profile scripts/tensorboard.sh installs and shows it.")
+    logdir: str = declared("runs", PLACE, kinds.Folder(), "Folder that holds the runs.")
+    run_name: str | None = declared(None, PLACE, kinds.FolderName(),
+        "Folder of this run. Default: model, dataset, policy, loop and seed.")
+    # The device keeps a record of so many steps, of 40 bytes or a little more each.
+    log_every: int = declared(10, IDENTITY, Number(whole(1, 1_000_000)),
+        "Steps between two reads from the device; rows still hold every step.")
+    overwrite: bool = declared(False, PLACE, Switch(), "Replace a finished run of the same name.")
+    save_model: bool = declared(True, PLACE, Switch(),
+        "Save the last weights, and the model where a fresh process loads it (checked, which "
+        "takes seconds).")
+    save_best: bool = declared(False, PLACE, Switch(),
+        "Keep the weights with the best validation accuracy too.")
+    # fmt: on
 
     @property
     def static_loss_scale(self) -> float | None:
@@ -113,15 +225,14 @@ class Config:
 
     @property
     def scale_settings(self) -> tuple[str, ...]:
-        """Names of the loss-scale flags that differ from their defaults, bar `none`."""
-        fields = {field.name: field.default for field in dataclasses.fields(self)}
-        names = ("loss_scale", *DYNAMIC_SCALE_FLAGS)
-        return tuple(n for n in names if getattr(self, n) not in (fields[n], "none"))
+        """Names of the loss-scale settings that differ from their defaults, bar `none`."""
+        names = ("loss_scale", *SCALE_SETTINGS)
+        return tuple(n for n in names if getattr(self, n) not in (getattr(Config, n), "none"))
 
     @property
     def is_user_model(self) -> bool:
         """Whether the model comes from a file of the user's, `path/to/file.py:function`."""
-        return ":" in self.model
+        return catalogue.is_user_model(self.model)
 
     @property
     def saved_names(self) -> tuple[str, ...]:
@@ -134,168 +245,21 @@ class Config:
         return dataclasses.asdict(self)
 
 
-def resolve(config: Config, given: frozenset[str] = frozenset()) -> Config:
-    """Checks a config and fills in what the user left open.
-
-    Args:
-        config: The values as they came.
-        given: The names that the user set himself; a float16 loss-scale flag that
-            is set where nothing is scaled is an error, its default is not.
-
-    Returns:
-        A config with `optimizer`, `learning_rate`, `weight_decay` and `run_name` set.
-
-    Raises:
-        InputError: A value is not allowed, or two values contradict each other.
-    """
-    _check_choices(config)
-    _check_ranges(config)
-    _check_loss_scale(config, given)
-    optimizer = config.optimizer or ("adamw" if config.model.startswith("vit_") else "sgd")
-    if optimizer == "adamw" and "momentum" in given:
-        raise InputError(
-            f"{setting('momentum')} was set, but {setting('optimizer', 'adamw')} has none. Leave "
-            f"{setting('momentum')} out."
-        )
-    return dataclasses.replace(
-        config,
-        optimizer=optimizer,
-        learning_rate=_first(config.learning_rate, _DEFAULT_LEARNING_RATE[optimizer]),
-        weight_decay=_first(config.weight_decay, _DEFAULT_WEIGHT_DECAY[optimizer]),
-        run_name=config.run_name or default_run_name(config),
-    )
+def declarations(config: type[Config] | Config = Config) -> dict[str, Declared]:
+    """What is declared of each setting, by name."""
+    return {field.name: field.metadata["declared"] for field in dataclasses.fields(config)}
 
 
-def default_run_name(config: Config) -> str:
-    """Names a run after its model, dataset, policy, loop and seed."""
-    parts = (config.model, config.dataset, config.policy, config.loop, f"seed{config.seed}")
-    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part).strip("_") for part in parts)
+def names_of(*roles: Role) -> tuple[str, ...]:
+    """The settings of some roles."""
+    return tuple(name for name, each in declarations().items() if each.role in roles)
 
 
-def _first(value: Any, default: Any) -> Any:
-    return default if value is None else value
+# What TensorBoard compares runs by.
+HPARAMS = {name: each.hparam for name, each in declarations().items() if each.hparam}
 
-
-def _check_choices(config: Config) -> None:
-    choices = (
-        ("policy", "policy", POLICIES),
-        ("loop", "loop", LOOPS),
-        ("augment", "augmentation", AUGMENTATIONS),
-        ("lr_schedule", "learning-rate schedule", LR_SCHEDULES),
-    )
-    for field, kind, allowed in choices:
-        if getattr(config, field) not in allowed:
-            raise unknown_name(kind, getattr(config, field), allowed, field)
-    dataset_name.check(config.dataset)
-    if config.optimizer is not None and config.optimizer not in OPTIMIZERS:
-        raise unknown_name("optimizer", config.optimizer, OPTIMIZERS, "optimizer")
-
-
-_RANGES = {
-    "image_size": whole(1),
-    "num_classes": whole(2, 1_000_000),  # The synthetic set draws 588 bytes for each.
-    "num_examples": whole(1),
-    "epochs": whole(1),
-    "steps_per_epoch": whole(1),
-    "batch_size": whole(1),
-    "accumulation_steps": whole(1),
-    "steps_per_execution": whole(1),
-    # The device keeps a record of so many steps, of 40 bytes or a little more each.
-    "log_every": whole(1, 1_000_000),
-    "warmup_steps": whole(0),
-    "seed": whole(0, 2**32 - 1),  # NumPy takes no larger one.
-    "learning_rate": Range(above=0.0),
-    "weight_decay": Range(least=0.0),
-    "momentum": Range(least=0.0, below=1.0),
-    "label_smoothing": Range(least=0.0, below=1.0),
-    "clip_global_norm": Range(above=0.0),
-    "ema_momentum": Range(least=0.0, below=1.0),
-} | {name: RANGES[rule] for name, rule in SCALE_RULES.items()}
-
-
-def _check_ranges(config: Config) -> None:
-    for name, allowed in _RANGES.items():
-        value = getattr(config, name)
-        is_open = value is None and getattr(Config, name) is None
-        why_not = None if is_open else allowed.why_not(value)
-        if why_not:
-            raise InputError(f"{setting(name, value)}: {why_not}")
-    _check_place(config)
-    if config.profile_steps is not None:
-        first, last = config.profile_steps
-        if not 1 <= first <= last:
-            raise InputError(
-                f"{setting('profile_steps', (first, last))}: give the first and the last step to "
-                f"trace, counted from 1, such as {setting('profile_steps', (20, 25))}."
-            )
-    for pattern in config.float32_layers:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise InputError(
-                f"{setting('float32_layers')}: {pattern!r} is no regular expression ({error})."
-            ) from error
-
-
-def _check_place(config: Config) -> None:
-    logdir = setting("logdir", config.logdir)
-    if not config.logdir.strip() or "\0" in config.logdir:
-        raise InputError(f"{logdir}: give a folder, such as {setting('logdir', 'runs')}.")
-    if config.logdir.startswith("~") and os.path.expanduser(config.logdir) == config.logdir:
-        raise InputError(
-            f"{logdir}: there is no such user's home. Set {setting('logdir')} to a folder "
-            "that is there or can be made; one whose name begins with ~ as ./~name."
-        )
-    name = default_run_name(config) if config.run_name is None else config.run_name
-    run_name = setting("run_name", name)
-    if name in (".", "..") or "/" in name or "\0" in name or not name.strip():
-        raise InputError(f"{run_name}: give one folder name without '/'.")
-    if len(os.fsencode(name)) > LONGEST_RUN_NAME:
-        raise InputError(
-            f"{run_name}: a folder's name takes {LONGEST_RUN_NAME} bytes at most. Set a shorter "
-            f"{setting('run_name')}."
-        )
-
-
-def _check_loss_scale(config: Config, given: frozenset[str]) -> None:
-    loss_scale = setting("loss_scale", config.loss_scale)
-    if config.loss_scale not in LOSS_SCALE_MODES:
-        try:
-            scale = float(config.loss_scale)
-        except ValueError:
-            scale = math.nan
-        why_not = LOSS_SCALE.why_not(scale)
-        if why_not:
-            raise InputError(
-                f"{loss_scale}: it takes 'dynamic', 'none' or a number, such as "
-                f"{setting('loss_scale', '1024')}; a number must be {LOSS_SCALE}."
-            )
-    policy = setting("policy", config.policy)
-    float16 = config.policy in FLOAT16_POLICIES or config.is_user_model
-    shaping = [name for name in DYNAMIC_SCALE_FLAGS if name in given]
-    idle = shaping[0] if shaping else "loss_scale"
-    if not float16 and (shaping or config.static_loss_scale is not None):
-        came = setting(idle) if shaping else loss_scale
-        raise InputError(
-            f"{came} with {policy}: only float16 needs a loss scale. Set {setting('policy')} to "
-            f"one of {', '.join(FLOAT16_POLICIES)}, or leave {setting(idle)} out."
-        )
-    dynamic_only = [name for name in shaping if name != "max_skipped_in_a_row"]
-    if config.loss_scale != "dynamic" and dynamic_only:
-        came = setting(dynamic_only[0])
-        raise InputError(
-            f"{came} with {loss_scale}: it shapes a dynamic scale only. Set "
-            f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
-        )
-    if config.loss_scale == "none" and "max_skipped_in_a_row" in given:
-        raise InputError(
-            f"{setting('max_skipped_in_a_row')} with {loss_scale}: nothing is skipped there. "
-            "Leave one of the two out."
-        )
-    low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
-    if config.loss_scale == "dynamic" and not low <= start <= high:
-        raise InputError(
-            f"{setting('initial_loss_scale', start)} lies outside "
-            f"[{setting('min_loss_scale', low)}, {setting('max_loss_scale', high)}]. Move one of "
-            "the three."
-        )
+# The settings that shape a dynamic float16 loss scale and mean nothing elsewhere, with the rule
+# that each is.
+SCALE_SETTINGS: dict[str, str] = {
+    name: each.scale_rule for name, each in declarations().items() if each.scale_rule
+}

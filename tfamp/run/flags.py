@@ -1,207 +1,83 @@
-"""The command line of the trainer: absl flags, read here and nowhere else."""
+"""The command line of the trainer: absl flags, read here and nowhere else.
+
+Each flag is a setting of `Config`, as it is declared there.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from absl import flags
 
-from tfamp.run import config as config_lib
-from tfamp.run.errors import InputError, as_flag
-
-_DEFAULTS = config_lib.Config()
-
-
-class _OnOffParser(flags.BooleanParser):
-    """A boolean that also takes `on` and `off`."""
-
-    def parse(self, argument: Any) -> bool | None:
-        words = {"on": True, "off": False}
-        if isinstance(argument, str) and argument.lower() in words:
-            return words[argument.lower()]
-        try:
-            return super().parse(argument)
-        except ValueError as error:
-            raise ValueError(f"expected on or off, got {argument!r}") from error
+from tfamp.run.config import Config, Declared, declarations
+from tfamp.run.errors import InputError, as_flag, setting
+from tfamp.run.kinds import Choice, Kind, Switch
+from tfamp.run.resolve import resolve
 
 
-class _LimitParser(flags.IntegerParser):
-    """A whole number, or `none` for no limit."""
+class _Parser(flags.ArgumentParser):
+    """Reads a flag's text as the kind of its setting does."""
 
-    syntactic_help = "a whole number, or none"
+    def __init__(self, name: str, kind: Kind) -> None:
+        self._name, self._kind = name, kind
+        # A choice is shown before its help.
+        self.syntactic_help = "" if isinstance(kind, Choice) else kind.form
 
-    def parse(self, argument: Any) -> int | None:
-        if isinstance(argument, str) and argument.lower() == "none":
-            return None
-        try:
-            return super().parse(argument)
-        except ValueError as error:
-            raise ValueError(f"expected a whole number or none, got {argument!r}") from error
-
-
-class _StepRangeParser(flags.ArgumentParser):
-    """Two step numbers, `A,B`."""
-
-    syntactic_help = "two whole numbers, A,B"
-
-    def parse(self, argument: Any) -> tuple[int, int] | None:
-        if isinstance(argument, tuple):
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str):
             return argument
         try:
-            first, last = (int(part) for part in argument.split(","))
+            return self._kind.read(argument)
         except ValueError as error:
-            raise ValueError(f"expected two whole numbers A,B, got {argument!r}") from error
-        return first, last
+            raise InputError(f"{setting(self._name, argument)}: {error}") from error
 
     def flag_type(self) -> str:
-        return "A,B"
+        return type(self._kind).__name__.lower()
 
 
-class _StepRangeSerializer(flags.ArgumentSerializer):
-    """Writes what `_StepRangeParser` reads."""
+class _Serializer(flags.ArgumentSerializer):
+    """Writes what `_Parser` reads."""
 
-    def serialize(self, value: tuple[int, int]) -> str:
-        return f"{value[0]},{value[1]}"
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
 
-
-def _define(values: flags.FlagValues) -> None:
-    default = dataclasses.asdict(_DEFAULTS)
-
-    def boolean(name: str, text: str) -> None:
-        flag = flags.BooleanFlag(name, default[name], text)
-        flag.parser = _OnOffParser()
-        flags.DEFINE_flag(flag, values)
-
-    def string(name: str, text: str) -> None:
-        flags.DEFINE_string(name, default[name], text, flag_values=values)
-
-    def integer(name: str, text: str) -> None:
-        flags.DEFINE_integer(name, default[name], text, flag_values=values)
-
-    def limit(name: str, text: str) -> None:
-        serializer = flags.ArgumentSerializer()
-        flags.DEFINE(_LimitParser(), name, default[name], text, values, serializer)
-
-    def number(name: str, text: str) -> None:
-        flags.DEFINE_float(name, default[name], text, flag_values=values)
-
-    def choice(name: str, allowed: tuple[str, ...], text: str) -> None:
-        string(name, f"<{'|'.join(allowed)}>: {text}")
-
-    choice(
-        "policy",
-        config_lib.POLICIES,
-        "Precision policy. float16 and bfloat16 keep the variables in 16 bits too, to show why "
-        "master weights matter.",
-    )
-    boolean("tf32", "Let float32 matrix products run in TF32 on NVIDIA Ampere and later.")
-    flags.DEFINE_list(
-        "float32_layers",
-        [],
-        "Comma-separated regular expressions; layers whose path holds a match compute in float32.",
-        flag_values=values,
-    )
-    string(
-        "model",
-        "resnet20, resnet18, resnet50, vit_tiny, vit_small, vit_base, or path/to/file.py:function, "
-        "where function(input_shape, num_classes) returns a keras.Model.",
-    )
-    string(
-        "dataset",
-        "fashion_mnist_mini (embedded), synthetic, or an image classification set of TFDS by name.",
-    )
-    string("data_dir", "Where TFDS keeps its prepared sets. Default: TFDS's own.")
-    integer("image_size", "Resize images to this many pixels a side. Default: the set's own.")
-    integer("num_classes", "Classes of --dataset=synthetic.")
-    integer("num_examples", "Training examples of --dataset=synthetic.")
-    choice("augment", config_lib.AUGMENTATIONS, "Augmentation, in the input pipeline, in float32.")
-    choice("loop", config_lib.LOOPS, "model.fit, or tfamp's tf.function over a GradientTape.")
-    integer("epochs", "Epochs to train.")
-    integer("steps_per_epoch", "Steps an epoch. Default: the whole training set once.")
-    integer("batch_size", "Examples a step.")
-    integer("seed", "Seed of weights, order and augmentation.")
-    boolean("deterministic", "Use deterministic kernels: the same run twice gives the same bits.")
-    choice("optimizer", config_lib.OPTIMIZERS, "Default: adamw for ViTs, sgd elsewhere.")
-    number("learning_rate", "Peak learning rate. Default: 0.1 for sgd, 0.001 for adamw.")
-    choice("lr_schedule", config_lib.LR_SCHEDULES, "Cosine decays to 0 at the last step.")
-    integer("warmup_steps", "Optimizer updates of linear warm-up from 0.")
-    number("weight_decay", "Decoupled weight decay. Default: 0.0001 for sgd, 0.05 for adamw.")
-    number("momentum", "Momentum of sgd.")
-    number("label_smoothing", "Share of each label spread over all classes.")
-    number("clip_global_norm", "Clip the unscaled gradient to this global norm.")
-    number("ema_momentum", "Average the weights with this momentum and evaluate the average.")
-    integer("accumulation_steps", "Batches whose gradients are averaged into one update.")
-    string("loss_scale", "dynamic, none, or a number (a static scale).")
-    number("initial_loss_scale", "Where a dynamic loss scale starts.")
-    integer("loss_scale_growth_steps", "Clean steps before a dynamic loss scale grows.")
-    number("loss_scale_growth_factor", "What a dynamic scale is multiplied by when it grows.")
-    number(
-        "loss_scale_backoff_factor",
-        "What a dynamic scale is multiplied by on a non-finite gradient.",
-    )
-    number("min_loss_scale", "Floor of a dynamic loss scale.")
-    number("max_loss_scale", "Ceiling of a dynamic loss scale.")
-    limit(
-        "loss_scale_recovery_steps",
-        "After 8 overflows in a row, clean steps before a dynamic loss scale grows until it is "
-        "back; none is torch's rule, which waits --loss_scale_growth_steps each time.",
-    )
-    limit(
-        "max_skipped_in_a_row",
-        "Stop the run after more skipped steps in a row than this; none is no limit.",
-    )
-    boolean(
-        "stop_on_non_finite",
-        "Stop the run at more than max_skipped_in_a_row skipped steps in a row, where the loss "
-        "scale can fall no further, or, where nothing is scaled, at a weight that is NaN or "
-        "infinite. Without it the run goes on and says so.",
-    )
-    boolean(
-        "jit_compile",
-        "Compile the step with XLA. Default: on a GPU yes; on a CPU only for float16, which is "
-        "very slow there without it.",
-    )
-    integer("steps_per_execution", "Steps inside one call from the host, in both loops.")
-    flags.DEFINE(
-        _StepRangeParser(),
-        "profile_steps",
-        None,
-        "A,B: trace steps A to B for TensorBoard's tab Profile, which is a plugin of its own: "
-        "TFAMP_EXTRAS=profile scripts/tensorboard.sh installs and shows it.",
-        flag_values=values,
-        serializer=_StepRangeSerializer(),
-    )
-    string("logdir", "Folder that holds the runs.")
-    string("run_name", "Folder of this run. Default: model, dataset, policy, loop and seed.")
-    integer("log_every", "Steps between two reads from the device; rows still hold every step.")
-    boolean(
-        "save_model",
-        "Save the last weights, and the model where a fresh process loads it (checked, which takes "
-        "seconds).",
-    )
-    boolean("save_best", "Keep the weights with the best validation accuracy too.")
-    boolean("overwrite", "Replace a finished run of the same name.")
+    def serialize(self, value: Any) -> str:
+        return self._kind.write(value)
 
 
-_define(flags.FLAGS)
+def define(values: flags.FlagValues, config: type[Config] = Config) -> None:
+    """Defines a flag for each setting of a config."""
+    for name, each in declarations(config).items():
+        flags.DEFINE_flag(_flag(name, getattr(config, name), each), values)
 
 
-def config_from_flags(values: flags.FlagValues = flags.FLAGS) -> config_lib.Config:
+def _flag(name: str, default: Any, declared: Declared) -> flags.Flag:
+    kind, text = declared.kind, declared.help
+    parser = _Parser(name, kind)
+    if isinstance(kind, Switch):
+        switch = flags.BooleanFlag(name, default, text)
+        switch.parser = parser
+        return switch
+    if isinstance(kind, Choice):
+        text = f"<{kind.form}>: {text}"
+    return flags.Flag(parser, _Serializer(kind), name, default, text)
+
+
+define(flags.FLAGS)
+
+
+def config_from_flags(
+    values: flags.FlagValues = flags.FLAGS, config: type[Config] = Config
+) -> Config:
     """Turns parsed flags into a checked and resolved `Config`.
 
     Raises:
         InputError: A value is not allowed, or two values contradict each other.
     """
-    names = [field.name for field in dataclasses.fields(config_lib.Config)]
-    given = frozenset(name for name in names if values[name].present)
-    read = {name: values[name].value for name in names}
-    read["float32_layers"] = tuple(part.strip() for part in read["float32_layers"] if part.strip())
-    if isinstance(read["profile_steps"], list):
-        read["profile_steps"] = tuple(read["profile_steps"])
-    return config_lib.resolve(config_lib.Config(**read), given)
+    read = {name: values[name].value for name in declarations(config)}
+    return resolve(config(**read), [name for name in read if values[name].present])
 
 
 def parse(arguments: Sequence[str]) -> flags.FlagValues:
@@ -214,7 +90,7 @@ def parse(arguments: Sequence[str]) -> flags.FlagValues:
         InputError: A flag is unknown, a value is none of its kind, or something is no flag.
     """
     values = flags.FlagValues()
-    _define(values)
+    define(values)
     try:
         _refuse_the_rest(values(["tfamp.train", *arguments]))
     except (flags.Error, UnicodeDecodeError) as error:
@@ -222,7 +98,7 @@ def parse(arguments: Sequence[str]) -> flags.FlagValues:
     return values
 
 
-def config_from_arguments(arguments: Sequence[str]) -> config_lib.Config:
+def config_from_arguments(arguments: Sequence[str]) -> Config:
     """The checked and resolved `Config` that the trainer would make of these arguments.
 
     Raises:
@@ -251,13 +127,15 @@ def as_arguments(values: flags.FlagValues, but: Collection[str] = ()) -> list[st
         values: Parsed flags.
         but: Names of flags to leave out.
     """
-    names = [field.name for field in dataclasses.fields(config_lib.Config)]
-    given = [name for name in names if values[name].present and name not in but]
+    given = [name for name in declarations() if values[name].present and name not in but]
     # absl writes nothing for a limit that is none.
     return [values[name].serialize() or f"--{name}=none" for name in given]
 
 
 def _input_error(error: flags.Error | UnicodeDecodeError) -> InputError:
+    # What `_Parser` raised, which absl puts into words of its own.
+    if isinstance(error.__context__, InputError):
+        return error.__context__
     if isinstance(error, UnicodeDecodeError):
         return InputError(f"--flagfile: it is no text in UTF-8 ({error}).", "flagfile")
     # absl's own prefix of a flagfile that is not there.

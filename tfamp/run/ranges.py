@@ -84,6 +84,12 @@ def whole(least: int, most: int | None = None, or_none: bool = False) -> Range:
     return Range(least=least, most=most, is_whole=True, or_none=or_none)
 
 
+def written(value: float) -> str:
+    """A number as text that is the same number again, as short as can be."""
+    short = f"{value:.9g}"
+    return short if float(short) == value else repr(value)
+
+
 def _shown(bound: float) -> str:
     if isinstance(bound, int):
         return str(bound)

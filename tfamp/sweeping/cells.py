@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tfamp.models import user_files
-from tfamp.run import config as config_lib
 from tfamp.run import flags as run_flags
 from tfamp.run import recorded, records
-from tfamp.run.config import Config
+from tfamp.run.config import FLOAT16_POLICIES, SCALE_SETTINGS, Config, Role, names_of
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import InputError
-from tfamp.sweeping.matrix import Matrix
+from tfamp.run.resolve import default_run_name, shapes
+from tfamp.sweeping.matrix import AXES, Matrix
 
 _ABSENT = "absent"
 
@@ -99,7 +99,7 @@ class Cell:
         pairs = {
             name: (found.get(name, _ABSENT), wanted.get(name, _ABSENT))
             for name in dict.fromkeys((*wanted, *found))
-            if name not in config_lib.KEEPING_FLAGS
+            if name not in names_of(Role.PLACE)
         }
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
         return differing | self._changed_files(record.get("model_sha256"))
@@ -158,7 +158,7 @@ def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
     if not gives_jit_compile(train_flags):
         common.append("--jit_compile")
     parsed = run_flags.parse(common)
-    shaping = [name for name in config_lib.DYNAMIC_SCALE_FLAGS if parsed[name].present]
+    shaping = [name for name in SCALE_SETTINGS if parsed[name].present]
     used: set[str] = set()
     cells = []
     for seed_number, seed in enumerate(matrix.seeds):
@@ -185,7 +185,7 @@ def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
         if name not in used:
             raise InputError(
                 f"--{name} after '--', but no cell has a loss scale that it shapes. Add "
-                f"{' or '.join(config_lib.FLOAT16_POLICIES)} to --policies and dynamic to "
+                f"{' or '.join(FLOAT16_POLICIES)} to --policies and dynamic to "
                 f"--loss_scales, or leave --{name} out."
             )
     return cells
@@ -197,18 +197,14 @@ def gives_jit_compile(train_flags: Sequence[str]) -> bool:
 
 
 def _shapes(flag: str, values: Config) -> bool:
-    """Whether a flag of DYNAMIC_SCALE_FLAGS says something of this cell's loss scale."""
-    if values.policy not in config_lib.FLOAT16_POLICIES or values.loss_scale == "none":
-        return False
-    # A static scale has a bound on skips too.
-    return values.loss_scale == "dynamic" or flag == "max_skipped_in_a_row"
+    """Whether a flag of a loss scale says something of this cell's."""
+    return values.policy in FLOAT16_POLICIES and shapes(flag, values.loss_scale)
 
 
 def _cell(values: Config, common: Sequence[str]) -> Cell:
     name = run_name(values)
-    swept = ("policy", "loss_scale", "model", "dataset", "loop", "seed", "logdir")
     # Last, because they win over what a flagfile says.
-    arguments = [*common, *(f"--{flag}={getattr(values, flag)}" for flag in swept)]
+    arguments = [*common, *(f"--{flag}={getattr(values, flag)}" for flag in (*AXES, "logdir"))]
     arguments.append(f"--run_name={name}")
     try:
         config = run_flags.config_from_arguments(arguments)
@@ -220,7 +216,7 @@ def _cell(values: Config, common: Sequence[str]) -> Cell:
 
 def run_name(config: Config) -> str:
     """The name of a cell's run: the trainer's own, and the loss scale where it is not dynamic."""
-    name = config_lib.default_run_name(config)
+    name = default_run_name(config)
     if config.loss_scale == "dynamic":
         return name
     return f"{name}-loss_scale_{re.sub(r'[^A-Za-z0-9._]+', '_', config.loss_scale)}"

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tfamp.models import registry as model_registry
-from tfamp.models import user_model
-from tfamp.run import config as config_lib
 from tfamp.run import flags as run_flags
-from tfamp.run.errors import InputError, Setting, as_flag, unknown_name
+from tfamp.run.config import FLOAT16_POLICIES, LOSS_SCALE_MODES, declarations
+from tfamp.run.errors import InputError, Setting, as_flag, setting
+from tfamp.run.ranges import written
 
-# The sweep's flag for each flag of the trainer's that it sets.
-AXES = {
-    "policy": "policies",
-    "model": "models",
-    "dataset": "datasets",
-    "loop": "loops",
-    "seed": "seeds",
-    "loss_scale": "loss_scales",
-}
-
-_Value = TypeVar("_Value")
+# The sweep's option for each setting of the trainer's that it takes several values of.
+AXES = {name: each.axis for name, each in declarations().items() if each.axis}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +37,7 @@ class Matrix:
         return [
             (policy, loss_scale)
             for policy in self.policies
-            for loss_scale in (
-                self.loss_scales if policy in config_lib.FLOAT16_POLICIES else ("dynamic",)
-            )
+            for loss_scale in (self.loss_scales if policy in FLOAT16_POLICIES else ("dynamic",))
         ]
 
 
@@ -70,27 +58,20 @@ def read(lists: Mapping[str, str | None], train_flags: Sequence[str]) -> Matrix:
         axis: str(in_files[flag].value) if in_files[flag].present else None
         for flag, axis in AXES.items()
     } | {axis: given for axis, given in lists.items() if given is not None}
-    readers: dict[str, Callable[[str], str | int]] = {
-        "policies": _policy,
-        "models": _model,
-        "datasets": str,
-        "loops": _loop,
-        "seeds": _seed,
-        "loss_scales": _loss_scale,
-    }
-    read_lists = {
-        axis: _list(axis, given, readers[axis])
-        for axis, given in values.items()
-        if given is not None
-    }
-    matrix = Matrix(**read_lists)  # type: ignore[arg-type]
+    matrix = Matrix(
+        **{
+            axis: _list(name, axis, given)
+            for name, axis in AXES.items()
+            if (given := values[axis]) is not None
+        }
+    )
     if matrix.loss_scales != Matrix.loss_scales and not (
-        set(matrix.policies) & set(config_lib.FLOAT16_POLICIES)
+        set(matrix.policies) & set(FLOAT16_POLICIES)
     ):
         raise InputError(
             f"--loss_scales={values['loss_scales']} with --policies={','.join(matrix.policies)}: "
             "only float16 needs a loss scale. Add one of "
-            f"{', '.join(config_lib.FLOAT16_POLICIES)} to --policies, or leave --loss_scales out.",
+            f"{', '.join(FLOAT16_POLICIES)} to --policies, or leave --loss_scales out.",
             "loss_scales",
         )
     return matrix
@@ -130,20 +111,20 @@ def _refuse_swept(train_flags: Sequence[str]) -> None:
         )
 
 
-def _list(axis: str, given: str, read_one: Callable[[str], _Value]) -> tuple[_Value, ...]:
+def _list(name: str, axis: str, given: str) -> tuple[Any, ...]:
     parts = [part.strip() for part in given.split(",")]
     if "" in parts:
         raise InputError(
-            f"--{axis}={given}: an entry is empty. Give values with a comma between two, such as "
-            f"--{axis}={','.join(part for part in parts if part) or _EXAMPLES[axis]}."
+            f"{setting(axis, given)}: an entry is empty. Give values with a comma between two, "
+            f"such as {setting(axis, ','.join(filter(None, parts)) or _EXAMPLES[axis])}."
         )
-    values: list[_Value] = []
+    values: list[Any] = []
     for part in parts:
-        value = read_one(part)
+        value = _value(name, axis, part)
         if value in values:
             raise InputError(
-                f"--{axis}={given}: {part!r} is there twice. Each value is one cell; leave the "
-                "second out."
+                f"{setting(axis, given)}: {part!r} is there twice. Each value is one cell; leave "
+                "the second out."
             )
         values.append(value)
     return tuple(values)
@@ -159,51 +140,18 @@ _EXAMPLES = {
 }
 
 
-def _policy(value: str) -> str:
-    if value not in config_lib.POLICIES:
-        raise unknown_name("policy", value, config_lib.POLICIES, "policies")
-    return value
-
-
-def _loop(value: str) -> str:
-    if value not in config_lib.LOOPS:
-        raise unknown_name("loop", value, config_lib.LOOPS, "loops")
-    return value
-
-
-def _model(value: str) -> str:
-    if not user_model.is_user_model(value) and value not in model_registry.MODEL_NAMES:
-        known = (*model_registry.MODEL_NAMES, "path/to/file.py:function")
-        raise unknown_name("model", value, known, "models")
-    model_registry.check_name(value)
-    return value
-
-
-def _seed(value: str) -> int:
+def _value(name: str, axis: str, text: str) -> Any:
+    kind = declarations()[name].kind
     try:
-        seed = int(value)
-    except ValueError:
-        seed = -1
-    if seed < 0:
+        value = kind.read(text)
+    except ValueError as error:
         raise InputError(
-            f"--seeds: {value!r} is no seed. It takes whole numbers of 0 or more, such as "
-            f"--seeds={_EXAMPLES['seeds']}."
-        )
-    return seed
-
-
-def _loss_scale(value: str) -> str:
-    if value in config_lib.LOSS_SCALE_MODES:
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise InputError(
-            f"--loss_scales: {value!r} is no loss scale. It takes 'dynamic', 'none' and positive "
-            f"numbers, such as --loss_scales={_EXAMPLES['loss_scales']}."
-        )
-    # One spelling for one value: 1024, 1024.0 and 1e3 make names and configs that are compared.
-    short = f"{number:.9g}"
-    return short if float(short) == number else repr(number)
+            f"{setting(axis, text)}: {error} Several stand as in {setting(axis, _EXAMPLES[axis])}."
+        ) from error
+    kind.check(axis, value)
+    if name == "model":
+        model_registry.check_name(value)
+    if name == "loss_scale" and value not in LOSS_SCALE_MODES:
+        # One spelling for one value: 1024, 1024.0 and 1e3 make names and configs that are compared.
+        return written(float(value))
+    return value

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run import provenance, records
+from tfamp.run.config import HPARAMS, SCALE_SETTINGS
 from tfamp.telemetry import memory
 from tfamp.telemetry.keras_readers import learning_rate
 
@@ -61,8 +62,7 @@ def config(model: keras.Model | None, optimizers: Optimizers) -> dict[str, Any]:
 
 def hparams(config: Mapping[str, Any]) -> dict[str, str | int | float]:
     """What TensorBoard's HParams tab compares runs by, as far as it is known."""
-    names = ("policy", "model", "loop", "loss_scale", "learning_rate", "batch_size", "seed")
-    return {name: config[name] for name in names if config.get(name) is not None}
+    return {name: config[name] for name in HPARAMS if config.get(name) is not None}
 
 
 def phase(config: Mapping[str, Any], model: keras.Model | None) -> dict[str, Any]:
@@ -119,14 +119,7 @@ def _scale(optimizer: LossScaleOptimizer) -> dict[str, Any]:
         }
     return {
         "loss_scale": "dynamic",
-        "initial_loss_scale": rules.initial_scale,
-        "loss_scale_growth_steps": rules.dynamic_growth_steps,
-        "loss_scale_growth_factor": rules.growth_factor,
-        "loss_scale_backoff_factor": rules.backoff_factor,
-        "min_loss_scale": rules.min_scale,
-        "max_loss_scale": rules.max_scale,
-        "loss_scale_recovery_steps": rules.recovery_steps,
-        "max_skipped_in_a_row": rules.max_skipped_in_a_row,
+        **{name: getattr(rules, rule) for name, rule in SCALE_SETTINGS.items()},
     }
 
 

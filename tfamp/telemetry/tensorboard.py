@@ -23,6 +23,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from tfamp.run import records
 from tfamp.run.belongings import EVENT_SUFFIX
+from tfamp.run.config import HPARAMS
 
 _SCALARS = SummaryMetadata(
     plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
@@ -31,19 +32,6 @@ _SCALARS = SummaryMetadata(
 # A tag that only TensorBoard has: its HParams tab reads the figures of the folder alone that holds
 # the session.
 HPARAMS_ACCURACY = "hparams/validation_accuracy"
-
-# What the HParams tab compares runs by, and whether it is among the five columns that are shown
-# until others are ticked: TensorBoard takes those that are said to differ, by their names.
-_HPARAMS = {
-    "policy": True,
-    "loss_scale": True,
-    "model": True,
-    "learning_rate": True,
-    "batch_size": True,
-    "dataset": False,
-    "loop": False,
-    "seed": False,
-}
 
 
 class ScalarWriter:
@@ -163,13 +151,15 @@ def experiment() -> Summary:
         (records.DEVICE_PEAK, "Device memory peak (bytes)"),
     )
     summary = hparams_summary.hparams_config_pb(
-        hparams=[hparams_summary.HParam(name) for name in _HPARAMS],
+        hparams=[hparams_summary.HParam(name) for name in HPARAMS],
         metrics=[hparams_summary.Metric(tag, display_name=name) for tag, name in metrics],
     )
     (value,) = summary.value
     found = hparams_metadata.parse_experiment_plugin_data(value.metadata.plugin_data.content)
     for info in found.hparam_infos:
-        info.differs = _HPARAMS[info.name]
+        # Five columns are shown until others are ticked: TensorBoard takes those that are said to
+        # differ, by their names.
+        info.differs = HPARAMS[info.name] == "shown"
     content = HParamsPluginData(experiment=found, version=hparams_metadata.PLUGIN_DATA_VERSION)
     value.metadata.plugin_data.content = content.SerializeToString()
     return summary

@@ -11,6 +11,7 @@ import keras
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
 from tfamp.run import provenance, records
+from tfamp.run.config import HPARAMS
 from tfamp.telemetry import memory
 from tfamp.training import own_step
 from tfamp.training.build import Run
@@ -50,17 +51,8 @@ def _trainable(model: keras.Model) -> int:
 
 def hparams(run: Run) -> dict[str, str | int | float]:
     """What TensorBoard's HParams tab compares runs by."""
-    config = run.config
-    return {
-        "policy": config.policy,
-        "loss_scale": _loss_scale_choice(run),
-        "model": config.model,
-        "dataset": config.dataset,
-        "loop": config.loop,
-        "learning_rate": config.learning_rate or 0.0,
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-    }
+    values = {name: getattr(run.config, name) for name in HPARAMS}
+    return values | {"loss_scale": _loss_scale_choice(run)}
 
 
 def _loss_scale_choice(run: Run) -> str:

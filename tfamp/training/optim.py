@@ -8,7 +8,7 @@ import keras
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.precision.unscaled import UnscaledOptimizer
-from tfamp.run.config import Config
+from tfamp.run.config import SCALE_SETTINGS, Config
 
 # Biases and the scales and shifts of normalisation layers are not decayed
 # (Goyal et al. 2017, arXiv 1706.02677, section 5.3, and common practice since).
@@ -84,14 +84,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
         )
     return LossScaleOptimizer(
         inner,
-        config.initial_loss_scale,
-        config.loss_scale_growth_steps,
-        growth_factor=config.loss_scale_growth_factor,
-        backoff_factor=config.loss_scale_backoff_factor,
-        min_scale=config.min_loss_scale,
-        max_scale=config.max_loss_scale,
-        recovery_steps=config.loss_scale_recovery_steps,
-        max_skipped_in_a_row=config.max_skipped_in_a_row,
+        **{rule: getattr(config, name) for name, rule in SCALE_SETTINGS.items()},
         history=history,
         counts_zeros=scaled,
     )

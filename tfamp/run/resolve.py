@@ -1,0 +1,102 @@
+"""From a config as it came to one that can be run: checked, and with nothing left open."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection
+from typing import Any
+
+from tfamp.run import catalogue
+from tfamp.run.catalogue import OPTIMIZERS
+from tfamp.run.config import FLOAT16_POLICIES, SCALE_SETTINGS, Config, declarations
+from tfamp.run.errors import InputError, setting
+
+
+def resolve(config: Config, given: Collection[str] = ()) -> Config:
+    """Checks a config and fills in what the user left open.
+
+    Args:
+        config: The values as they came.
+        given: The names that the user set himself; a float16 loss-scale flag that
+            is set where nothing is scaled is an error, its default is not.
+
+    Returns:
+        A config with `optimizer`, `learning_rate`, `weight_decay` and `run_name` set.
+
+    Raises:
+        InputError: A value is not allowed, or two values contradict each other.
+    """
+    _check_each(config)
+    optimizer = config.optimizer or catalogue.default_optimizer(config.model)
+    _check_optimizer(optimizer, given)
+    _check_loss_scale(config, given)
+    row = OPTIMIZERS[optimizer]
+    filled = dataclasses.replace(
+        config,
+        optimizer=optimizer,
+        learning_rate=_first(config.learning_rate, row.learning_rate),
+        weight_decay=_first(config.weight_decay, row.weight_decay),
+        run_name=_first(config.run_name, default_run_name(config)),
+    )
+    # A name that was made of long others is too long as well.
+    _check_each(filled)
+    return filled
+
+
+def default_run_name(config: Config) -> str:
+    """Names a run after its model, dataset, policy, loop and seed."""
+    parts = (config.model, config.dataset, config.policy, config.loop, f"seed{config.seed}")
+    return "-".join(re.sub(r"[^A-Za-z0-9._]+", "_", part).strip("_") for part in parts)
+
+
+def shapes(name: str, loss_scale: str) -> bool:
+    """Whether a setting of `SCALE_SETTINGS` says something of such a loss scale."""
+    # A static scale has a bound on skips too.
+    return loss_scale == "dynamic" or (name == "max_skipped_in_a_row" and loss_scale != "none")
+
+
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _check_each(config: Config) -> None:
+    for name, declared in declarations(config).items():
+        value = getattr(config, name)
+        # None is what is left open where it is the default.
+        if value is not None or getattr(type(config), name) is not None:
+            declared.kind.check(name, value)
+
+
+def _check_optimizer(optimizer: str, given: Collection[str]) -> None:
+    for other, row in OPTIMIZERS.items():
+        foreign = [name for name in row.settings if name in given and other != optimizer]
+        if foreign:
+            raise InputError(
+                f"{setting(foreign[0])} was set, but {setting('optimizer', optimizer)} has none. "
+                f"Leave {setting(foreign[0])} out."
+            )
+
+
+def _check_loss_scale(config: Config, given: Collection[str]) -> None:
+    policy, loss_scale = setting("policy", config.policy), setting("loss_scale", config.loss_scale)
+    shaping = [name for name in SCALE_SETTINGS if name in given]
+    has_float16 = config.policy in FLOAT16_POLICIES or config.is_user_model
+    if not has_float16 and (shaping or config.static_loss_scale is not None):
+        idle = setting(shaping[0]) if shaping else setting("loss_scale")
+        raise InputError(
+            f"{idle if shaping else loss_scale} with {policy}: only float16 needs a loss scale. "
+            f"Set {setting('policy')} to one of {', '.join(FLOAT16_POLICIES)}, or leave {idle} out."
+        )
+    for came in (setting(name) for name in shaping if not shapes(name, config.loss_scale)):
+        raise InputError(
+            f"{came} with {loss_scale}: it has no effect there. Set "
+            f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
+        )
+    low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
+    if config.loss_scale == "dynamic" and not low <= start <= high:
+        raise InputError(
+            f"{setting('initial_loss_scale', start)} lies outside "
+            f"[{setting('min_loss_scale', low)}, {setting('max_loss_scale', high)}]. Move one of "
+            "the three."
+        )
