@@ -84,6 +84,7 @@ def test_times_and_rates_are_those_of_the_clock(tmp_path, time, device):
     # The first step compiles for 5 s. Windows: [step 2] 16 ms, [3, 4] 32, [5, 6] 8 ms a step.
     train(recorder, time, [5000, 16, 32, 32, 4, 12])
     recorder.end_epoch_training()
+    assert not recorder.clock.is_running
     time.seconds += 60  # An evaluation.
     recorder.end_epoch({})
     time.seconds += 30  # And whatever lies between two epochs.
@@ -122,6 +123,21 @@ def test_without_a_batch_size_there_is_no_rate(tmp_path, time, device):
     assert recorder.result()["step_time_ms"]["n"] == 2
     assert records.THROUGHPUT not in recorder.files.last_step_row
     recorder.close()
+
+
+def test_a_phase_after_one_that_broke_off_counts_its_marks_anew(tmp_path, time, device):
+    recorder = begun(tmp_path, time, log_every=4, batch_size=None)
+    recorder.begin_epoch(0)
+    train(recorder, time, [10, 10, 10])
+    recorder.begin({"": keras.optimizers.SGD(0.5)}, Given(recorder))
+    recorder.begin_epoch(0)
+    train(recorder, time, [10, 10, 10, 10, 10])
+    recorder.end_epoch_training()
+    recorder.end_epoch({})
+    recorder.close()
+    rows = records.read_rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if records.STEP_TIME in row] == [7, 8]
+    assert [row["epoch"] for row in rows if row["kind"] == "epoch"] == [1]
 
 
 def test_a_memory_peak_is_that_of_its_epoch(tmp_path, time, device):
@@ -224,6 +240,9 @@ def test_a_run_that_is_taken_up_is_as_if_it_had_not_stopped(tmp_path, time, devi
     # What is compared says something.
     assert (state["step"], result["epochs"]) == (STEPS, 3)
     assert result["loss_scale"]["skipped"] == len(NON_FINITE_GRADIENTS)
+    # Keras's own scaler keeps no losses.
+    found = {"first_step": 5, "what": "loss", "steps": 2, "weight": None} if kind is TFAMP else None
+    assert result["non_finite"] == found
     assert [row[records.DEVICE_PEAK] for row in rows if row["kind"] == "epoch"] == [900] * 3
 
     broken_off = Process(tmp_path / "taken_up", time, device, kind)
@@ -250,6 +269,7 @@ def test_the_callback_goes_on_with_its_epochs_and_steps(tmp_path):
     assert [row["step"] for row in steps] == list(range(1, 33))
     assert [row["epoch"] for row in rows if row["kind"] == "epoch"] == [0, 1, 2, 3]
     assert second.result()["steps_attempted"] == second.step == 32
+    assert second.result()["first_call_sec"] == first.result()["first_call_sec"]
     # Nothing is learned, so each epoch says the same; marks are where they were.
     accuracies = [(row["step"] % 8, row.get(records.TRAIN_ACCURACY)) for row in steps]
     assert accuracies[:8] == accuracies[8:16] == accuracies[16:24] == accuracies[24:]
