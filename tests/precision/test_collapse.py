@@ -35,6 +35,7 @@ def test_the_numbers_of_a_collapse():
     )
     assert "'dense/kernel': it holds NaN." in text
     assert "A smaller scale cannot help" in text and "Since then" not in text
+    assert "None" not in text
 
 
 @pytest.mark.parametrize(

@@ -36,3 +36,21 @@ def test_reading_since_returns_only_what_is_new():
     write(history, 3, start=6)
     assert history.read(since=total)[1]["loss"].tolist() == [6.0, 7.0, 8.0]
     assert history.read(since=9)[1]["loss"].tolist() == []
+
+
+def test_steps_are_counted_beyond_what_float32_can_count():
+    history = StepHistory(3)
+    history.count.assign(2**24)
+    write(history, 2)
+    total, columns = history.read(since=2**24)
+    assert total == int(history.written()) == 2**24 + 2
+    assert columns["loss"].tolist() == [0.0, 1.0]
+
+
+def test_every_value_comes_back_under_its_name():
+    history = StepHistory(2)
+    history.write({name: tf.constant(float(i)) for i, name in enumerate(fields())})
+    _, columns = history.read()
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        name: [float(i)] for i, name in enumerate(fields())
+    }

@@ -34,16 +34,28 @@ def test_tf32_is_set_and_put_back(enabled):
     assert tf.config.experimental.tensor_float_32_execution_enabled() is before
 
 
-def test_nothing_computes_in_tf32_without_an_ampere_gpu(monkeypatch):
-    capability = {"compute_capability": (7, 5)}
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["gpu"])
-    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: capability)
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [(None, False), ((7, 5), False), ((8, 0), True), ((9, 0), True)],
+)
+def test_only_gpus_from_ampere_on_compute_in_tf32(capability, expected, monkeypatch):
+    details = {} if capability is None else {"compute_capability": capability}
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind=None: ["one"] if kind == "GPU" else ["cpu"]
+    )
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda device: {"one": details}[device]
+    )
     with policy.tf32(True):
-        assert not policy.computes_in_tf32()
-        capability["compute_capability"] = (9, 0)
-        assert policy.computes_in_tf32()
+        assert policy.computes_in_tf32() is expected
     with policy.tf32(False):
         assert not policy.computes_in_tf32()
+
+
+def test_nothing_computes_in_tf32_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    with policy.tf32(True):
+        assert policy.computes_in_tf32() is False
 
 
 def test_forced_layers_compute_in_float32_and_the_others_do_not():
@@ -58,6 +70,13 @@ def test_forced_layers_compute_in_float32_and_the_others_do_not():
     assert np.isfinite(deep(np.ones((1, 4), "float32"))).all()
 
 
+def test_a_layer_is_forced_whatever_the_global_policy_is():
+    with policy.global_policy("mixed_float16"):
+        model = small_model()
+        policy.force_float32(model, ["first"])
+        assert model.get_layer("first").dtype_policy.name == "float32"
+
+
 def test_layers_without_weights_have_no_path_and_are_found_by_name():
     with policy.global_policy("mixed_float16"):
         relu = keras.layers.ReLU(name="bend")
@@ -69,6 +88,17 @@ def test_layers_without_weights_have_no_path_and_are_found_by_name():
 def test_a_pattern_without_a_match_is_refused_with_near_ones():
     with pytest.raises(InputError, match=r"'frist' matches no layer of 'small'.*first"):
         policy.force_float32(small_model(), ["frist"])
+
+
+def test_the_near_ones_are_five_by_their_likeness_to_the_last_part_too():
+    names = ["peas", "a", "b", "c", "d"]
+    inner = keras.Sequential([keras.layers.Dense(1, name="deep")], name="block")
+    layers = [*[keras.layers.Dense(1, name=name) for name in names], inner]
+    model = keras.Sequential([keras.Input((1,)), *layers], name="m")
+    with pytest.raises(InputError) as refused:
+        policy.force_float32(model, ["deap"])
+    near = str(refused.value).split("Near it: ")[1].rstrip(".").split(", ")
+    assert near[:2] == ["m/block/deep", "m/peas"] and len(near) == 5
 
 
 def test_float16_is_found_under_every_name():
