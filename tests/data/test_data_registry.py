@@ -145,7 +145,7 @@ def test_distributed_batches_are_shares_of_the_global_batch():
         ("synthetic", {"num_examples": 8}, r"--batch_size=32 is more than the 8"),
         ("synthetic", {"batch_size": 0}, r"--batch_size=0: it must be 1 or more"),
         ("synthetic", {"image_size": 4}, r"--image_size=4: it must be 8 or more"),
-        ("synthetic", {"num_classes": 1}, r"--num_classes=1: it must be 2 or more"),
+        ("synthetic", {"num_classes": 1}, r"--num_classes=1: it must be from 2"),
         ("synthetic", {"num_examples": 0}, r"--num_examples=0: it must be 1 or more"),
         ("fashion_mnist_mini", {"num_classes": 10}, r"--num_classes=10 .* --dataset=synthetic"),
         ("cifar100", {"num_examples": 10}, r"--num_examples=10 .* --dataset=synthetic"),

@@ -7,19 +7,14 @@ return NaN silently.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfamp.data import stateless
 from tfamp.data.pipeline import Augment
-from tfamp.run import errors
-from tfamp.run.config import AUGMENTATIONS
-
-NAMES = AUGMENTATIONS
+from tfamp.precision.policy import global_policy
 
 # Zero padding by 4 pixels of 32: He et al., "Deep Residual Learning", section 4.2.
 _PAD_FRACTION = 4 / 32
@@ -31,28 +26,11 @@ _MIXUP_ALPHA = 0.2
 _CUTMIX_ALPHA = 1.0
 
 
-@contextlib.contextmanager
-def float32_policy() -> Iterator[None]:
-    """Sets the global Keras policy to float32 for the block, and restores it."""
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(previous)
-
-
-def check_name(name: str) -> None:
-    """Raises `InputError` for an unknown augmentation."""
-    if name not in NAMES:
-        raise errors.unknown_name("augmentation", name, NAMES, "augment")
-
-
 def build(name: str, image_shape: tuple[int, int, int]) -> Augment | None:
     """Builds an augmentation.
 
     Args:
-        name: One of `NAMES`:
+        name: `none`, or one of the others of `config.AUGMENTATIONS`:
             `flip_crop`: horizontal flip, zero padding by an eighth of the size, random crop;
             `randaugment`: two random operations of RandAugment per image;
             `mixup_cutmix`: MixUp or CutMix, either with probability 1/2 per batch.
@@ -62,26 +40,17 @@ def build(name: str, image_shape: tuple[int, int, int]) -> Augment | None:
         None for `none`. Otherwise a function of images (float32 [batch, height, width, channels] in
         [0, 255]), labels (float32 one-hot [batch, num_classes]) and a seed (int64 [2]), which
         returns augmented images and labels of the same shapes and dtypes.
-
-    Raises:
-        InputError: `name` is unknown.
     """
-    check_name(name)
     if name == "none":
         return None
-    makers: dict[str, Callable[..., Augment]] = {
-        "flip_crop": _flip_crop,
-        "randaugment": _randaugment,
-        "mixup_cutmix": _mixup_cutmix,
-    }
-    with float32_policy():
-        augment = makers[name](image_shape)
+    with global_policy("float32"):
+        augment = MAKERS[name](image_shape)
 
     def augment_in_float32(
         images: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         # Runs while tf.data traces: inner layers and autocasts read the global policy there.
-        with float32_policy():
+        with global_policy("float32"):
             return augment(images, labels, seed)
 
     return augment_in_float32
@@ -219,3 +188,11 @@ def _cutmix_layer(
             return inside, center[:, 0], length[:, 0]
 
     return StatelessCutMix(alpha=_CUTMIX_ALPHA)
+
+
+# What makes each augmentation but none.
+MAKERS: dict[str, Callable[[tuple[int, int, int]], Augment]] = {
+    "flip_crop": _flip_crop,
+    "randaugment": _randaugment,
+    "mixup_cutmix": _mixup_cutmix,
+}

@@ -14,12 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-NAME = "fashion_mnist_mini"
+from tfamp.data import pipeline
+
 IMAGE_SHAPE = (28, 28, 1)
 NUM_CLASSES = 10
 SHA256 = "1064eff4cef408fe773c6040772d7cb7c114c2d2b60accb705d268cbecb8d44e"
 
 _PATH = pathlib.Path(__file__).with_name("fashion_mnist_mini.npz")
+
+
+# Mean and standard deviation of Fashion-MNIST's pixels in [0, 1].
+STATISTICS = ((0.2860,), (0.3530,))
 
 
 class Arrays(NamedTuple):
@@ -51,3 +56,20 @@ def read(path: pathlib.Path = _PATH) -> Arrays:
             test_images=archive["test_images"][..., np.newaxis],
             test_labels=archive["test_labels"],
         )
+
+
+def open_source(wanted: pipeline.Wanted) -> pipeline.Source:
+    """Opens the set in memory."""
+    arrays = read()
+    size = wanted.image_size or IMAGE_SHAPE[0]
+
+    def split(images: np.ndarray, labels: np.ndarray) -> pipeline.IndexedSplit:
+        return pipeline.IndexedSplit(pipeline.fetch_from_memory(images, labels, size), len(labels))
+
+    return pipeline.Source(
+        train=split(arrays.train_images, arrays.train_labels),
+        validation=split(arrays.test_images, arrays.test_labels),
+        image_shape=(size, size, 1),
+        num_classes=NUM_CLASSES,
+        statistics=STATISTICS,
+    )

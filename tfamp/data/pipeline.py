@@ -43,6 +43,40 @@ class Split(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a set is opened with; see `registry.load` for each."""
+
+    dataset: str
+    batch_size: int
+    seed: int
+    image_size: int | None = None
+    data_dir: str | None = None
+    num_classes: int | None = None
+    num_examples: int | None = None
+    deterministic: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A set of square images, opened.
+
+    Attributes:
+        train: The training split.
+        validation: The split to validate on.
+        image_shape: (height, width, channels).
+        num_classes: Number of classes.
+        statistics: Mean and standard deviation of each channel, of pixels in [0, 1]; None for
+            those that are usual for so many channels.
+    """
+
+    train: Split
+    validation: Split
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class IndexedSplit:
     """A split whose examples can be fetched by index.
 

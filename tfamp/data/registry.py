@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
-import re
 
-import numpy as np
 import tensorflow as tf
 
 from tfamp.data import augment as augmentation
-from tfamp.data import embedded, pipeline, synthetic
-from tfamp.run import catalogue, errors
-from tfamp.run.errors import setting
+from tfamp.data import pipeline
+from tfamp.run import catalogue
+from tfamp.run.catalogue import DATASETS, NamedDataset
+from tfamp.run.config import declarations
+from tfamp.run.errors import InputError, setting
 
-NAMES = (embedded.NAME, synthetic.NAME)
-
-# Per channel, of pixels in [0, 1].
-_FASHION_MNIST = ((0.2860,), (0.3530,))
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_OTHER_GREY = ((0.5,), (0.25,))
+# Mean and standard deviation of each channel, of pixels in [0, 1], where a set has none of its own.
+_USUAL_STATISTICS = {
+    1: ((0.5,), (0.25,)),
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's.
+}
+# What opens a set that is not in the catalogue.
+_TFDS = NamedDataset("tfds_sets", "one of TFDS's")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +53,8 @@ class ImageData:
     steps_per_epoch: int
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    train: pipeline.Split
-    validation: pipeline.Split
-    image_shape: tuple[int, int, int]
-    num_classes: int
-
-
 def load(
-    name: str,
+    dataset: str,
     *,
     batch_size: int,
     seed: int,
@@ -78,7 +72,7 @@ def load(
     global random seed nor the global dtype policy changes it.
 
     Args:
-        name: `fashion_mnist_mini`, `synthetic`, or a TFDS image classification set.
+        dataset: A name in the catalogue, or a TFDS image classification set.
         batch_size: Examples in a training batch, over all replicas.
         seed: Of order and augmentation, and of the content of `synthetic`.
         image_size: Height and width in pixels; None for the native size (`synthetic`: 32).
@@ -86,7 +80,7 @@ def load(
         num_classes: Of `synthetic` only; 10 by default.
         num_examples: Training examples, of `synthetic` only; 2,048 by default. Its validation split
             has a quarter as many, and at least a batch.
-        augment: One of `augment.NAMES`, for the training stream.
+        augment: One of `config.AUGMENTATIONS`, for the training stream.
         deterministic: Decodes JPEG files by the exact method instead of the fastest. The order
             and the augmentation are reproducible either way.
         start_step: The training stream begins where that of an unbroken run would be after this
@@ -95,35 +89,33 @@ def load(
     Raises:
         InputError: A value is out of range or does not fit the set, or the set cannot be had.
     """
-    catalogue.check_dataset("dataset", name)
-    augmentation.check_name(augment)
-    _check_at_least("batch_size", batch_size, 1)
-    _check_at_least("image_size", image_size, 8)
+    catalogue.check_dataset("dataset", dataset)
+    own = {"num_classes": num_classes, "num_examples": num_examples}
+    values = {"batch_size": batch_size, "image_size": image_size, "augment": augment, **own}
+    for name, value in values.items():
+        if value is not None:
+            declarations()[name].kind.check(name, value)
     _check_batch_fits(batch_size, image_size)
     if start_step < 0:
         raise ValueError(f"start_step is {start_step}; it counts steps from 0.")
-    if name == synthetic.NAME:
-        source = _open_synthetic(batch_size, seed, image_size, num_classes, num_examples)
-    else:
-        _refuse_synthetic_only(name, "num_classes", num_classes)
-        _refuse_synthetic_only(name, "num_examples", num_examples)
-        is_embedded = name == embedded.NAME
-        source = (
-            _open_embedded(image_size)
-            if is_embedded
-            else _open_tfds(name, data_dir, image_size, deterministic)
-        )
+    row = DATASETS.get(dataset, _TFDS)
+    _refuse_foreign(dataset, row, own)
+    wanted = pipeline.Wanted(
+        dataset, batch_size, seed, image_size, data_dir, num_classes, num_examples, deterministic
+    )
+    # Imported here: some import TFDS.
+    source = importlib.import_module(f"tfamp.data.{row.module}").open_source(wanted)
     num_train, num_validation = source.train.num_examples, source.validation.num_examples
     if batch_size > num_train:
-        raise errors.InputError(
+        raise InputError(
             f"{setting('batch_size', batch_size)} is more than the {num_train} training examples "
-            f"of {setting('dataset', name)}. A batch takes at most all of them. Set "
+            f"of {setting('dataset', dataset)}. A batch takes at most all of them. Set "
             f"{setting('batch_size')} to {num_train} or less."
         )
-    mean, std = _statistics(name, source.image_shape[-1])
+    mean, std = source.statistics or _USUAL_STATISTICS[source.image_shape[-1]]
     finish = pipeline.Finish(source.image_shape, source.num_classes, mean, std)
     return ImageData(
-        name=name,
+        name=dataset,
         train=finish.train(
             source.train,
             batch_size=batch_size,
@@ -140,77 +132,12 @@ def load(
     )
 
 
-def _open_embedded(image_size: int | None) -> _Source:
-    arrays = embedded.read()
-    size = image_size or embedded.IMAGE_SHAPE[0]
-
-    def split(images: np.ndarray, labels: np.ndarray) -> pipeline.IndexedSplit:
-        return pipeline.IndexedSplit(pipeline.fetch_from_memory(images, labels, size), len(labels))
-
-    return _Source(
-        train=split(arrays.train_images, arrays.train_labels),
-        validation=split(arrays.test_images, arrays.test_labels),
-        image_shape=(size, size, 1),
-        num_classes=embedded.NUM_CLASSES,
-    )
-
-
-def _open_synthetic(
-    batch_size: int,
-    seed: int,
-    image_size: int | None,
-    num_classes: int | None,
-    num_examples: int | None,
-) -> _Source:
-    _check_at_least("num_classes", num_classes, 2)
-    _check_at_least("num_examples", num_examples, 1)
-    size = image_size or synthetic.DEFAULT_IMAGE_SIZE
-    classes = num_classes or synthetic.DEFAULT_NUM_CLASSES
-    num_train = num_examples or synthetic.DEFAULT_NUM_EXAMPLES
-
-    def split(first: int, count: int) -> pipeline.IndexedSplit:
-        return synthetic.make_split(
-            seed=seed, image_size=size, num_classes=classes, first=first, num_examples=count
-        )
-
-    return _Source(
-        train=split(0, num_train),
-        validation=split(num_train, max(num_train // 4, batch_size)),
-        image_shape=(size, size, synthetic.NUM_CHANNELS),
-        num_classes=classes,
-    )
-
-
-def _open_tfds(
-    name: str, data_dir: str | None, image_size: int | None, deterministic: bool
-) -> _Source:
-    # Imported here, as they import TFDS.
-    from tfamp.data import tfds_prepare, tfds_sets
-
-    builder = tfds_prepare.find_builder(name, data_dir, other_names=NAMES)
-    tfds_prepare.prepare(builder)
-    images = tfds_sets.open_images(builder, image_size, deterministic)
-    return _Source(images.train, images.validation, images.image_shape, images.num_classes)
-
-
-def _statistics(name: str, num_channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation per channel."""
-    if re.split("[/:]", name)[0].lower() in (embedded.NAME, "fashion_mnist"):
-        return _FASHION_MNIST
-    return _IMAGENET if num_channels == 3 else _OTHER_GREY
-
-
-def _check_at_least(name: str, value: int | None, minimum: int) -> None:
-    if value is not None and value < minimum:
-        raise errors.InputError(f"{setting(name, value)}: it must be {minimum} or more.")
-
-
 def _check_batch_fits(batch_size: int, image_size: int | None) -> None:
     # Otherwise the allocation fails only after minutes, or takes the machine down.
     needed = 4 * batch_size * (image_size or 0) ** 2
     there = _host_bytes()
     if needed > there:
-        raise errors.InputError(
+        raise InputError(
             f"{setting('image_size', image_size)}: a batch of {batch_size} float32 images of that "
             f"size takes {needed / 2**30:,.0f} GiB and more, and this machine has "
             f"{there / 2**30:,.0f} GiB. Set a smaller {setting('image_size')} or "
@@ -218,12 +145,16 @@ def _check_batch_fits(batch_size: int, image_size: int | None) -> None:
         )
 
 
-def _refuse_synthetic_only(dataset: str, name: str, value: int | None) -> None:
-    if value is not None:
-        own = setting("dataset", synthetic.NAME)
-        raise errors.InputError(
-            f"{setting(name, value)} does not go with {setting('dataset', dataset)}, which has "
-            f"its own; it is for {own}. Leave {setting(name)} out, or set {own}."
+def _refuse_foreign(dataset: str, row: NamedDataset, values: dict[str, int | None]) -> None:
+    """Refuses a setting of another set's."""
+    for name, value in values.items():
+        if value is None or name in row.settings:
+            continue
+        takers = [other for other, each in DATASETS.items() if name in each.settings]
+        raise InputError(
+            f"{setting(name, value)} does not go with {setting('dataset', dataset)}, which has its "
+            f"own; it is for {' and '.join(setting('dataset', other) for other in takers)}. Leave "
+            f"{setting(name)} out, or set {setting('dataset', takers[0])}."
         )
 
 

@@ -14,35 +14,33 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfamp.data import pipeline
+from tfamp.data import embedded, pipeline, tfds_prepare
 from tfamp.run import errors
+from tfamp.run.catalogue import DATASETS
 from tfamp.run.errors import setting
 
 # Records, still encoded: about 1 GB of ImageNet.
 _SHUFFLE_BUFFER = 10_000
 _FILES_AT_ONCE = 16
 
+# Of the sets whose mean and standard deviation are not the usual ones.
+_STATISTICS = {"fashion_mnist": embedded.STATISTICS}
+
 Decode = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
-@dataclasses.dataclass(frozen=True)
-class TfdsImages:
-    """A prepared set, read as square images.
+def open_source(wanted: pipeline.Wanted) -> pipeline.Source:
+    """Finds a set of TFDS's, prepares it where it is not, and opens it.
 
-    Attributes:
-        train: The training split.
-        validation: The first of `validation` and `test` that the set has.
-        image_shape: (height, width, channels) after resizing.
-        num_classes: Number of classes.
+    Raises:
+        InputError: It is unknown, cannot be had, or is no set of images of one size.
     """
-
-    train: pipeline.Split
-    validation: pipeline.Split
-    image_shape: tuple[int, int, int]
-    num_classes: int
+    builder = tfds_prepare.find_builder(wanted.dataset, wanted.data_dir, other_names=DATASETS)
+    tfds_prepare.prepare(builder)
+    return open_images(builder, wanted.image_size, wanted.deterministic)
 
 
-def open_images(builder: Any, image_size: int | None, deterministic: bool) -> TfdsImages:
+def open_images(builder: Any, image_size: int | None, deterministic: bool) -> pipeline.Source:
     """Opens a prepared set.
 
     Args:
@@ -76,7 +74,13 @@ def open_images(builder: Any, image_size: int | None, deterministic: bool) -> Tf
     num_bytes = sum(split.num_examples for split in splits) * int(np.prod(image_shape))
     is_small = num_bytes <= pipeline.MEMORY_LIMIT_BYTES
     train, validation = [split.in_memory(image_shape) if is_small else split for split in splits]
-    return TfdsImages(train, validation, image_shape, builder.info.features["label"].num_classes)
+    return pipeline.Source(
+        train,
+        validation,
+        image_shape,
+        builder.info.features["label"].num_classes,
+        _STATISTICS.get(builder.name),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,7 @@ class NamedDataset:
     """A data set of tfamp's own.
 
     Attributes:
-        module: The module of `tfamp.data` whose `open_images` reads it.
+        module: The module of `tfamp.data` whose `open_source` opens it.
         about: A word on it.
         settings: The settings that it alone takes.
     """

@@ -137,7 +137,7 @@ class Config:
         "classification set of TFDS by name.", axis="datasets", hparam="listed")
     data_dir: str | None = declared(None, IDENTITY, Kind(),
         "Where TFDS keeps its prepared sets. Default: TFDS's own.")
-    image_size: int | None = declared(None, IDENTITY, _COUNT,
+    image_size: int | None = declared(None, IDENTITY, Number(whole(8)),
         "Resize images to this many pixels a side. Default: the set's own.")
     # The synthetic set draws 588 bytes for each class.
     num_classes: int | None = declared(None, IDENTITY, Number(whole(2, 1_000_000)),
