@@ -80,6 +80,34 @@ def test_as_a_context_it_is_written_at_once_and_may_go_on(tmp_path):
     assert [row["epoch"] for row in left.epochs] == [1]
 
 
+def test_a_run_that_is_restored_goes_on_in_its_folder(tmp_path):
+    first = tfamp.PrecisionTelemetry(tmp_path)
+    fit(compiled(scaled()), first)
+    config = Left(tmp_path).config
+    # As another process would, with a model of its own; it replaces nothing.
+    second = tfamp.PrecisionTelemetry(tmp_path, overwrite=False)
+    second.restore(first.state())
+    fit(compiled(scaled()), second, epochs=2, initial_epoch=1)
+    left = Left(tmp_path)
+    assert left.config == config and not list(tmp_path.glob("replaced-*"))
+    assert left.column("step") == list(range(1, 17))
+    assert [row["kind"] for row in left.rows if row["kind"] != "step"] == [
+        "epoch", "event", "epoch", "event",
+    ]  # fmt: skip
+    assert (left.result["status"], left.result["epochs"]) == ("completed", 2)
+    assert (left.result["steps_attempted"], left.result["policy"]) == (16, "float32")
+
+
+def test_a_run_is_not_restored_while_it_trains(tmp_path):
+    class Restores(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            telemetry.restore(telemetry.state())
+
+    telemetry = tfamp.PrecisionTelemetry(tmp_path)
+    with pytest.raises(RuntimeError, match=r"while it trains: .* Call restore\(\) before fit"):
+        fit(compiled(scaled()), telemetry, callbacks=[telemetry, Restores()])
+
+
 def test_a_collapse_is_written_by_the_callback_itself(tmp_path):
     targets = np.full_like(TARGETS, np.inf)
     model = compiled(scaled(max_skipped_in_a_row=2))

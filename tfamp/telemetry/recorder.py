@@ -90,7 +90,15 @@ class Recorder:
 
         An epoch that was open then goes on with the next call of `begin_epoch`. What ran between
         two marks is not timed.
+
+        Raises:
+            RuntimeError: A phase is open, whose steps would be lost.
         """
+        if self.is_open:
+            raise RuntimeError(
+                "The figures of a run were to be restored while it trains: that is possible "
+                "before it begins. Call restore() before fit()."
+            )
         self._take(RunFigures.restored(state))
 
     def _take(self, figures: RunFigures) -> None:
@@ -158,9 +166,8 @@ class Recorder:
             self._epoch_shift = max(0, figures.next_epoch - number)
         # One that is open was restored in its midst.
         if not figures.epoch.is_open:
-            figures.epoch = EpochFigures(
-                number + self._epoch_shift, start=figures.step, is_open=True
-            )
+            number += self._epoch_shift
+            figures.epoch = EpochFigures(number, start=figures.step, is_open=True)
             figures.marked = figures.step
         figures.next_epoch = figures.epoch.number + 1
         memory.reset_device_peak(self._device)
@@ -189,21 +196,19 @@ class Recorder:
         self._epoch_row = {records.EPOCH_TIME: epoch.seconds, records.HOST_PEAK: host_peak}
         if epoch.device_peak:
             # A device that counts nothing says 0: absent, not zero.
-            self._epoch_row |= {
-                records.DEVICE_PEAK: epoch.device_peak,
-                records.DEVICE_CURRENT: current,
-            }
+            self._epoch_row[records.DEVICE_PEAK] = epoch.device_peak
+            self._epoch_row[records.DEVICE_CURRENT] = current
 
-    def end_epoch(self, figures: Mapping[str, float]) -> None:
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
         """Writes the epoch's row.
 
         Args:
-            figures: The epoch's metrics.
+            metrics: The epoch's, by their names in rows.
         """
         # Not every epoch may be validated: the last figures stand.
-        self.figures.metrics |= figures
+        self.figures.metrics |= metrics
         if self.is_open:
-            row = {**figures, **self._epoch_row}
+            row = {**metrics, **self._epoch_row}
             self.files.write_epoch(self.figures.step, self.figures.epoch.number, row)
 
     def _epoch_so_far(self, now: float) -> EpochFigures:

@@ -50,7 +50,8 @@ class ScriptRun:
             subject: What is trained: the model, or an optimizer where no model is known.
         """
         known = _RUNS.get(self.recorder.directory.path.resolve())
-        if self._subject is None and known is not None and known._subject is not None:
+        has_begun = self._subject is not None or self.recorder.step > 0
+        if not has_begun and known is not None and known._subject is not None:
             return known if known._subject() is subject else self
         return self
 
@@ -62,6 +63,8 @@ class ScriptRun:
         facts: Mapping[str, Any],
     ) -> None:
         """Prepares the folder and says what runs; or goes on with the run's next phase.
+
+        A run whose figures were restored goes on in its folder as it is.
 
         Args:
             subject: As for `of_process`.
@@ -79,21 +82,24 @@ class ScriptRun:
             "log_every": self.recorder.log_every,
             **facts,
         }
-        if self._subject is None:
+        is_first, has_steps = self._subject is None, self.recorder.step > 0
+        if is_first and not has_steps:
             replaced = directory.prepare(self._overwrite)
             if replaced is not None:
                 print(f"What an earlier run left in {directory.path} is in {replaced}.")
-            self._config = config
             directory.write_config(script_config.record(config, model, optimizers))
             self.recorder.files.hparams = script_config.hparams(config)
+        else:
+            # What an earlier phase or process said of the run's end no longer holds.
+            directory.result.unlink(missing_ok=True)
+        if is_first:
+            self._config = config
             if not _RUNS:
                 atexit.register(_end_all)
             _RUNS[directory.path.resolve()] = self
-        else:
-            # What an earlier phase said of the run's end no longer holds.
-            directory.result.unlink(missing_ok=True)
+        is_later_phase = has_steps and not is_first
+        self._phase = script_config.phase(config, model) if is_later_phase else None
         self._subject = weakref.ref(subject)
-        self._phase = None if self.recorder.step == 0 else script_config.phase(config, model)
         self.is_running = True
 
     def begun(self) -> None:
