@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from tfamp.run import quiet
+from tfamp.training import startup
 
 # scripts/test.sh sets it; a test that says nothing of it runs as without the scripts.
 os.environ.pop("TFAMP_SCRIPTS", None)
 
-quiet.import_tensorflow()
+startup.import_tensorflow()
 
 import tensorflow as tf  # noqa: E402
 
@@ -18,7 +18,7 @@ import tensorflow as tf  # noqa: E402
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], 2 * [tf.config.LogicalDeviceConfiguration()]
 )
-quiet.import_tensorflow(float16=True)
+startup.import_tensorflow(float16=True)
 
 import pathlib  # noqa: E402
 from collections.abc import Iterator  # noqa: E402

@@ -106,6 +106,18 @@ def test_the_look_of_pages_knows_nothing_of_reports():
     assert "tfamp.reporting.pages.page_files" in seen
 
 
+def test_a_run_on_paper_needs_no_tensorflow():
+    for path in (PACKAGE / "run").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] not in ("tensorflow", "keras"), path
+
+
 def test_flags_are_read_in_one_place():
     readers = [m for m in PACKAGE.rglob("*.py") if "absl" in m.read_text(encoding="utf-8")]
     assert {path.relative_to(PACKAGE).as_posix() for path in readers} == {

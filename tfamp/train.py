@@ -13,9 +13,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from tfamp.run import commands, quiet
+from tfamp.run import commands
 from tfamp.run import flags as run_flags
 from tfamp.run.errors import ExitCalled, InputError
+from tfamp.training import startup
 
 flags.adopt_module_key_flags(run_flags)
 
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     # TFDS tells at INFO of what it tried before an error that says it better.
     logging.set_verbosity(logging.WARNING)
     try:
-        quiet.import_tensorflow(float16="float16" in config.policy)
+        startup.import_tensorflow(float16="float16" in config.policy)
 
         from tfamp.precision.collapse import LossScaleCollapse
         from tfamp.telemetry.non_finite import NonFiniteRun

@@ -25,7 +25,7 @@ from pathlib import Path
 import arguments
 from absl import flags
 
-from tfamp.run import quiet
+from tfamp.training import startup
 
 flags.DEFINE_integer("rounds", 31, "Rounds of the four trainers.")
 flags.DEFINE_integer("steps", 20, "Steps of each trainer in a round.")
@@ -106,7 +106,7 @@ def summary(ratios: list[float]) -> dict:
 
 
 def main() -> None:
-    quiet.import_tensorflow(float16=True)
+    startup.import_tensorflow(float16=True)
     from tfamp.precision.policy import global_policy
     from tfamp.run import provenance
     from tfamp.telemetry import memory

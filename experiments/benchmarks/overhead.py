@@ -25,9 +25,9 @@ from absl import flags
 from interleave import Turns, paired_ratios
 
 from tfamp.run import config as config_lib
-from tfamp.run import quiet
 from tfamp.run.errors import unknown_name
 from tfamp.run.resolve import resolve
+from tfamp.training import startup
 
 flags.DEFINE_integer("rounds", 60, "Timed turns of each trainer.")
 flags.DEFINE_integer("steps", 10, "Steps in a turn; a multiple of log_every, 10.")
@@ -139,7 +139,7 @@ def main() -> None:
     for policy in values.policies:
         if policy not in config_lib.POLICIES:
             raise unknown_name("policy", policy, config_lib.POLICIES, "policies")
-    quiet.import_tensorflow()
+    startup.import_tensorflow()
     from tfamp.run import provenance
     from tfamp.telemetry import memory
 

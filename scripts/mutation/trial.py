@@ -59,7 +59,7 @@ def load_tensorflow(copy: Path) -> None:
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(copy))
-    with runpy.run_path(str(copy / "tfamp/run/quiet.py"))["captured_stderr"]():
+    with runpy.run_path(str(copy / "tfamp/training/startup.py"))["captured_stderr"]():
         for name in ("keras", "tensorflow", "hypothesis", "pytest"):
             importlib.import_module(name)
     # A child's garbage collector has nothing to find in what is loaded so far.

@@ -321,7 +321,7 @@ def test_ctrl_c_while_tensorflow_is_loaded(tmp_path, capsys, monkeypatch):
     def pressed(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.quiet, "import_tensorflow", pressed)
+    monkeypatch.setattr(command.startup, "import_tensorflow", pressed)
     assert in_this_process(*SHORT, f"--logdir={tmp_path}/logs") == 130
     said = capsys.readouterr().err
     assert said == "\nInterrupted while TensorFlow was loaded: nothing was run.\n"

@@ -320,8 +320,8 @@ def test_seed(train, tmp_path):
 def test_deterministic(tmp_path):
     # In a process of its own: op determinism cannot be switched off again.
     code = f"""
-        from tfamp.run import quiet
-        quiet.import_tensorflow()
+        from tfamp.training import startup
+        startup.import_tensorflow()
         from tensorflow.python.framework import config as tf_config
         from tfamp.run import records
         from tfamp.run.config import Config

@@ -112,11 +112,12 @@ def test_it_ends():
 def checkout(tmp_path):
     """A repository with one module of its own, and tests of some of it."""
     root = tmp_path / "checkout"
-    (root / "tfamp" / "run").mkdir(parents=True)
+    (root / "tfamp" / "training").mkdir(parents=True)
     (root / "tfamp" / "sums").mkdir()
     (root / "tests" / "sums").mkdir(parents=True)
     shutil.copytree(ROOT / "scripts", root / "scripts")
-    shutil.copy(ROOT / "tfamp" / "run" / "quiet.py", root / "tfamp" / "run" / "quiet.py")
+    startup = Path("tfamp", "training", "startup.py")
+    shutil.copy(ROOT / startup, root / startup)
     (root / "tfamp" / "__init__.py").touch()
     (root / "tfamp" / "sums" / "adder.py").write_text(ADDER)
     (root / "tests" / "sums" / "test_adder.py").write_text(TESTS)

@@ -9,9 +9,9 @@ import json
 import math
 import sys
 
-from tfamp.run import quiet
+from tfamp.training import startup
 
-quiet.import_tensorflow()
+startup.import_tensorflow()
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tfamp.run.quiet import captured_stderr
+from tfamp.training.startup import captured_stderr
 
 
 def python(code, **environment):
@@ -27,8 +27,8 @@ def python(code, **environment):
 def test_nothing_is_printed_where_all_goes_well():
     done = python(
         """
-        from tfamp.run import quiet
-        quiet.import_tensorflow(float16=True)
+        from tfamp.training import startup
+        startup.import_tensorflow(float16=True)
         import sys, keras, tensorflow as tf
         tf.linalg.matmul(tf.ones((2, 2), tf.float16), tf.ones((2, 2), tf.float16))
         assert keras.backend.backend() == "tensorflow"
@@ -47,7 +47,7 @@ def test_an_import_that_fails_is_shown_with_all_it_said(tmp_path):
         "raise ImportError('DLL load failed')\n"
     )
     done = python(
-        "from tfamp.run import quiet\nquiet.import_tensorflow()",
+        "from tfamp.training import startup\nstartup.import_tensorflow()",
         PYTHONPATH=f"{tmp_path}:{os.getcwd()}",
     )
     assert done.returncode == 1
@@ -64,9 +64,9 @@ def test_the_users_own_log_level_wins(set_by_user, level):
         """
         import os, sys
         sys.modules["keras"] = None
-        from tfamp.run import quiet
+        from tfamp.training import startup
         try:
-            quiet.import_tensorflow()
+            startup.import_tensorflow()
         except ImportError:
             print(os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["KERAS_BACKEND"])
         """,
