@@ -5,6 +5,7 @@ scripts/train.sh [FLAG ...], or python -m tfamp.train where tfamp is installed.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -13,9 +14,10 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from tfamp.run import commands
+from tfamp.run import commands, records
 from tfamp.run import flags as run_flags
 from tfamp.run.errors import ExitCalled, InputError
+from tfamp.run.result import Figures, RunResult
 from tfamp.training import startup
 
 flags.adopt_module_key_flags(run_flags)
@@ -83,44 +85,53 @@ def _check_names(config: Any) -> None:
     model_registry.check_name(config.model)
 
 
-def summary(result: dict[str, Any], place: str) -> str:
+def summary(result: RunResult, place: str) -> str:
     """The lines that a completed run ends with."""
     from tfamp.training import saving
 
-    lines = [f"{result['model']} under {result['policy']}, {result['loop']} loop: completed"]
-    accuracy = result["validation_accuracy"]
-    shown = "not reported by the model" if accuracy is None else f"{100 * accuracy:.2f} %"
-    lines.append(f"  validation accuracy  {shown}")
-    if isinstance(result["validation_loss"], str):
-        lines.append(f"  validation loss      {result['validation_loss']}")
-    broken = result["non_finite"]
-    if broken:
-        lines.append(
-            f"  not finite           {broken['steps']} steps, first the {broken['what']} of step "
-            f"{broken['first_step']}"
-        )
-    epochs = result["epoch_time_sec"]
-    lines.append(f"  epoch time           {epochs[-1]:.1f} s (first {epochs[0]:.1f} s)")
-    if result["step_time_ms"]:
-        time = result["step_time_ms"]
-        lines.append(
-            f"  step time            {time['median']:.1f} ms median, {time['p95']:.1f} ms p95, "
-            f"{result['examples_per_sec']:.0f} examples/s"
-        )
-    if result["device_peak_bytes"]:
-        device = result["device"].split(" ")[0]
-        lines.append(f"  {device} peak memory    {result['device_peak_bytes'] / 2**20:.0f} MiB")
-    scale = result["loss_scale"]
-    if scale:
-        lines.append(
-            f"  loss scale           {scale['initial']:.9g} -> {scale['final']:.9g} "
-            f"({scale['mode']}), {scale['skipped']} of {result['steps_attempted']} steps skipped"
-        )
-    lines += saving.lines(result["saved"], place)
+    lines = [f"{result.model} under {result.policy}, {result.loop} loop: completed"]
+    figures = result.figures
+    if figures is not None:
+        lines += _figures(figures, result.device)
+    if result.saved is not None:
+        lines += saving.lines(result.saved, place)
     lines.append(f"  files                {place}")
     look = commands.typed("tensorboard", os.path.dirname(place) or ".")
     lines.append(f"  look                 {look}")
     return "\n".join(lines)
+
+
+def _figures(figures: Figures, device: str) -> list[str]:
+    accuracy = figures.validation_accuracy
+    shown = "not reported by the model" if accuracy is None else f"{100 * accuracy:.2f} %"
+    lines = [f"  validation accuracy  {shown}"]
+    loss = figures.validation_loss
+    if loss is not None and not math.isfinite(loss):
+        lines.append(f"  validation loss      {records.to_json_number(loss)}")
+    broken = figures.non_finite
+    if broken is not None:
+        lines.append(
+            f"  not finite           {broken.steps} steps, first the {broken.what} of step "
+            f"{broken.first_step}"
+        )
+    epochs = figures.epoch_time_sec
+    lines.append(f"  epoch time           {epochs[-1]:.1f} s (first {epochs[0]:.1f} s)")
+    time, rate = figures.step_time_ms, figures.examples_per_sec
+    if time is not None and rate is not None:
+        lines.append(
+            f"  step time            {time.median:.1f} ms median, {time.p95:.1f} ms p95, "
+            f"{rate:.0f} examples/s"
+        )
+    if figures.device_peak_bytes is not None:
+        name = device.split(" ")[0]
+        lines.append(f"  {name} peak memory    {figures.device_peak_bytes / 2**20:.0f} MiB")
+    scale = figures.loss_scale
+    if scale is not None:
+        lines.append(
+            f"  loss scale           {scale.initial:.9g} -> {scale.final:.9g} "
+            f"({scale.mode}), {scale.skipped} of {figures.steps_attempted} steps skipped"
+        )
+    return lines
 
 
 if __name__ == "__main__":

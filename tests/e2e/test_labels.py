@@ -11,6 +11,7 @@ from tfamp.run import records
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 from tfamp.run.resolve import resolve
+from tfamp.run.result import ComputesIn
 from tfamp.telemetry import memory
 from tfamp.training import trainer
 
@@ -89,6 +90,7 @@ def test_a_device_without_memory_counts_has_no_figures_of_it(train, tmp_path, mo
 
 
 def test_several_16_bit_types_are_all_named():
-    counted = {"dtype": "bfloat16+float16", "layers": 2, "of_layers": 2, "parameters": 1,
-               "of_parameters": 1}  # fmt: skip
+    counted = ComputesIn(
+        dtype="bfloat16+float16", layers=2, of_layers=2, parameters=1, of_parameters=1
+    )
     assert computes.in_words(counted, "float32").startswith("2 of 2 layers")

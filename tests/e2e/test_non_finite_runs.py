@@ -10,6 +10,7 @@ from short_runs import ODD
 from test_bad_input import SHORT, in_this_process
 
 from tfamp import train as command
+from tfamp.run.result import RunResult
 from tfamp.telemetry.non_finite import NonFiniteRun
 
 LOOPS = ("fit", "custom")
@@ -57,9 +58,8 @@ def test_a_scaled_run_skips_one_bad_batch_and_completes(loop, train):
     assert done.result["non_finite"] == {
         "first_step": 3, "what": "loss", "steps": 1, "weight": None,
     }  # fmt: skip
-    assert "not finite           1 steps, first the loss of step 3" in command.summary(
-        done.result, "x"
-    )
+    result = RunResult.from_json(done.result)
+    assert "not finite           1 steps, first the loss of step 3" in command.summary(result, "x")
 
 
 def test_a_scale_that_is_being_found_is_no_fault(train):

@@ -17,6 +17,7 @@ from tfamp.run import records
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.resolve import resolve
+from tfamp.run.run_config import RunConfig
 from tfamp.telemetry import tensorboard as dashboard
 
 LOOPS = ("fit", "custom")
@@ -56,7 +57,7 @@ def runs(tmp_path_factory):
         writer = dashboard.ScalarWriter(folder)
         writer.write(1, {"train/loss": 1e9})
         writer.close()
-    killed.write_config({})
+    killed.write_config(RunConfig(config={}))
     for loop in LOOPS:
         values = {
             "policy": "mixed_float16",

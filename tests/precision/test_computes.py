@@ -1,9 +1,13 @@
 """What is counted of a model's layers, and what is said of it."""
 
+import dataclasses
+
 import keras
 import pytest
 
 from tfamp.precision import computes, policy
+from tfamp.run.result import ComputesIn
+from tfamp.run.run_config import Float32Effect
 
 
 def model_of(layers, name="mixed_float16"):
@@ -31,28 +35,28 @@ def mixed_model():
 
 def test_layers_and_parameters_are_counted_by_what_they_compute_in():
     # first 4 * 5, norm 2 * 5 that are trained, deep 5 * 3 + 3, forced 3 * 2 + 2.
-    assert computes.computes_in(mixed_model()) == {
-        "dtype": "float16",
-        "layers": 2,
-        "of_layers": 4,
-        "parameters": 20 + 18,
-        "of_parameters": 20 + 10 + 18 + 8,
-    }
+    assert computes.computes_in(mixed_model()) == ComputesIn(
+        dtype="float16",
+        layers=2,
+        of_layers=4,
+        parameters=20 + 18,
+        of_parameters=20 + 10 + 18 + 8,
+    )
 
 
 def test_a_frozen_layer_holds_no_weights_that_count():
     model = mixed_model()
     model.get_layer("first").trainable = False
     counted = computes.computes_in(model)
-    assert (counted["layers"], counted["of_layers"]) == (1, 3)
-    assert (counted["parameters"], counted["of_parameters"]) == (18, 36)
+    assert (counted.layers, counted.of_layers) == (1, 3)
+    assert (counted.parameters, counted.of_parameters) == (18, 36)
 
 
 def test_both_16_bit_types_and_none():
     both = model_of([dense(1, "a"), dense(1, "b", dtype="mixed_bfloat16")])
-    assert computes.computes_in(both)["dtype"] == "bfloat16+float16"
+    assert computes.computes_in(both).dtype == "bfloat16+float16"
     none = computes.computes_in(model_of([dense(1, "a")], "float32"))
-    assert (none["dtype"], none["layers"], none["parameters"]) == ("float32", 0, 0)
+    assert (none.dtype, none.layers, none.parameters) == ("float32", 0, 0)
 
 
 @pytest.mark.parametrize("norm", ["BatchNormalization", "LayerNormalization", "GroupNormalization"])
@@ -64,20 +68,21 @@ def test_normalisation_computes_in_float32_inside(norm):
     assert not computes.is_16_bit(keras.layers.Dense(1, dtype="float32"))
 
 
-COUNTED = {"dtype": "float16", "layers": 2, "of_layers": 4, "parameters": 3, "of_parameters": 8}
+COUNTED = ComputesIn(dtype="float16", layers=2, of_layers=4, parameters=3, of_parameters=8)
+NOTHING = dataclasses.replace(COUNTED, layers=0)
 
 
 @pytest.mark.parametrize(
     ("policy_name", "counted", "said"),
     [
         ("mixed_float16", COUNTED, "2 of 4 layers with weights compute in float16, with 37.5 %"),
-        ("float32", COUNTED | {"layers": 0}, "All 4 layers with weights compute in float32."),
+        ("float32", NOTHING, "All 4 layers with weights compute in float32."),
         (
             "mixed_bfloat16",
-            COUNTED | {"layers": 0},
+            NOTHING,
             "--policy=mixed_bfloat16, but no layer with weights computes in bfloat16. All 4 layers",
         ),
-        ("float16", COUNTED | {"layers": 0}, "--policy=float16, but no layer with weights compute"),
+        ("float16", NOTHING, "--policy=float16, but no layer with weights compute"),
     ],
 )
 def test_what_is_said_of_the_count(policy_name, counted, said):
@@ -87,9 +92,11 @@ def test_what_is_said_of_the_count(policy_name, counted, said):
 def test_the_effect_of_patterns():
     effects = computes.float32_effects(mixed_model(), ["deep|forced", "^bend$", "nothing"])
     assert effects == {
-        "deep|forced": {"changed": ["model/block/deep"], "float32_anyway": ["model/block/forced"]},
-        "^bend$": {"changed": ["bend"], "float32_anyway": []},
-        "nothing": {"changed": [], "float32_anyway": []},
+        "deep|forced": Float32Effect(
+            changed=("model/block/deep",), float32_anyway=("model/block/forced",)
+        ),
+        "^bend$": Float32Effect(changed=("bend",), float32_anyway=()),
+        "nothing": Float32Effect(changed=(), float32_anyway=()),
     }
 
 
@@ -103,5 +110,5 @@ def test_the_effect_of_patterns():
     ],
 )
 def test_what_is_said_of_an_effect(changed, anyway, said):
-    effect = {"changed": changed, "float32_anyway": anyway}
+    effect = Float32Effect(changed=tuple(changed), float32_anyway=tuple(anyway))
     assert computes.effect_in_words("x", effect) == said

@@ -1,6 +1,7 @@
 """Whole runs are read; broken ones are named and passed over, whatever is wrong with them."""
 
 import json
+import math
 import os
 
 import pytest
@@ -30,7 +31,7 @@ def test_a_whole_run_is_read(tmp_path):
     assert not passed_over
     assert run.directory == "whole"
     assert (run.policy, run.seed) == ("mixed_float16", 7)
-    assert run.result["loss_scale"]["skipped"] == 1
+    assert run.figures.loss_scale.skipped == 1
     assert len(run.step_rows) == 60 and len(run.epoch_rows) == 3
     assert run.series(records.SKIPPED_TOTAL)[1:4] == [(2, 0), (3, 1), (4, 1)]
     assert run.command_line[1:] == ["--policy=mixed_float16", "--seed=7"]
@@ -78,7 +79,7 @@ def test_the_report_and_event_folders_and_files_are_no_runs(tmp_path):
 def test_non_finite_figures_come_back_as_floats(tmp_path):
     write_run(tmp_path, policy="mixed_float16", loss_scale="none", non_finite_steps=(5,))
     (run,), _ = find(tmp_path)
-    assert run.result["train_loss"] != run.result["train_loss"]
+    assert math.isnan(run.figures.train_loss)
     assert sum(norm != norm for _, norm in run.series(records.GRADIENT_NORM)) == 1
 
 
@@ -158,15 +159,15 @@ FAULTS = {
         "The run ended as 'failed': LossScaleCollapse: it fell.",
     ),
     "interrupted": (result(status="interrupted"), "The run ended as 'interrupted'."),
-    "no status": (result(status=...), "ended as None"),
+    "no status": (result(status=...), "status=None where completed, interrupted or failed belongs"),
     "epoch times of no kind": (result(epoch_time_sec=["x"]), "epoch_time_sec=['x'] where a list"),
     "no list of epochs": (result(epoch_time_sec=None), "epoch_time_sec=None where a list"),
     "negative peak": (result(device_peak_bytes=-1), "device_peak_bytes=-1 where a number above 0"),
-    "step time without p95": (result(step_time_ms={"median": 1.0}), "median and p95"),
-    "step time zero": (result(step_time_ms={"median": 0, "p95": 1}), "median and p95"),
+    "step time without p95": (result(step_time_ms={"median": 1.0}), "step_time_ms.p95=None"),
+    "step time zero": (result(step_time_ms={"median": 0, "p95": 1}), "step_time_ms.median=0 where"),
     "accuracy of no kind": (result(validation_accuracy=[1]), "validation_accuracy=[1]"),
     "tf32 of no kind": (result(tf32="no"), "tf32='no' where true or false"),
-    "loss scale of no kind": (result(loss_scale={"mode": "dynamic"}), "loss_scale="),
+    "loss scale of no kind": (result(loss_scale={"mode": "dynamic"}), "loss_scale.initial=None"),
     "seed of no kind": (config_value(seed="0"), "seed='0' where a whole number"),
     "seed that is true": (config_value(seed=True), "seed=True"),
     "layers of no kind": (config_value(float32_layers="a"), "a list of texts"),

@@ -10,6 +10,8 @@ import pytest
 from tfamp.run import directory as directory_lib
 from tfamp.run.directory import RunDirectory, write_json
 from tfamp.run.errors import InputError, as_argument, as_flag
+from tfamp.run.result import RunResult
+from tfamp.run.run_config import RunConfig
 
 OURS = "events.out.tfevents.1.host.1.0.tfamp"
 # What a run leaves, and what lies beside it that is not a run's.
@@ -56,7 +58,7 @@ def fill(run, status, files=RUN | NOT_A_RUNS):
         (run.path / name).parent.mkdir(parents=True, exist_ok=True)
         (run.path / name).write_text(text)
     if status is not None:
-        run.write_result({"status": status})
+        run.result.write_text(json.dumps({"written_by": "tfamp", "status": status}))
 
 
 def listing(run):
@@ -268,12 +270,17 @@ def test_a_folder_without_permission(run, monkeypatch):
 
 def test_what_is_written_is_marked_and_says_what_the_run_saves(tmp_path):
     run = RunDirectory(tmp_path, saves=["final.weights.h5"])
-    run.write_config({"schema_version": 1})
-    run.write_result({"status": "completed"})
-    mark = {"written_by": "tfamp"}
-    config = mark | {"saves": ["final.weights.h5"], "schema_version": 1}
-    assert json.loads(run.config.read_text()) == config
-    assert json.loads(run.result.read_text()) == mark | {"status": "completed"}
+    run.write_config(RunConfig(config={"seed": 1}))
+    run.write_result(
+        RunResult(status="failed", error="boom", policy="float32", loop="fit", model=None,
+                  dataset=None, seed=None, tf32=False, jit_compile=None, device="CPU:0 (mine)",
+                  versions={})
+    )  # fmt: skip
+    config, result = (json.loads(path.read_text()) for path in (run.config, run.result))
+    for written in (config, result):
+        assert (written["written_by"], written["schema_version"]) == ("tfamp", 1)
+    assert (config["saves"], config["config"]) == (["final.weights.h5"], {"seed": 1})
+    assert (result["status"], result["error"]) == ("failed", "boom")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import tfamp
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
+from tfamp.run.result import NonFinite
 from tfamp.telemetry.non_finite import NonFiniteWatch
 
 NAN, INF = math.nan, math.inf
@@ -55,12 +56,8 @@ def test_the_first_fault_and_how_many(rows, expected, watch, said):
         assert watch.found.result() is None and said == []
     else:
         first, what, steps = expected
-        assert watch.found.result() == {
-            "first_step": first,
-            "what": what,
-            "steps": steps,
-            "weight": None,
-        }
+        expected = NonFinite(first_step=first, what=what, steps=steps, weight=None)
+        assert watch.found.result() == expected
         (line,) = said
         assert line.startswith(f"Step {first}: the {what} is ")
 
@@ -111,7 +108,7 @@ def test_a_weight_that_broke_without_a_loss_is_found(watch):
     model.layers[0].bias.assign([0.0, INF])
     assert watch.look_at_weights(model, 4).endswith("d/bias")
     assert watch.look_at_weights(model, 5) is None  # Told of once.
-    assert watch.found.result()["what"] == "weight" and watch.found.result()["first_step"] == 4
+    assert (watch.found.result().what, watch.found.result().first_step) == ("weight", 4)
 
 
 def test_a_script_of_the_users_is_told_and_its_result_says_failed(tmp_path, capsys):

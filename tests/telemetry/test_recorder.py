@@ -10,10 +10,14 @@ import tensorflow as tf
 from plain_scripts import compiled, fit, scaled
 
 import tfamp
-from tfamp.run import records
+from tfamp.run import records, schema
 from tfamp.run.directory import RunDirectory
 from tfamp.telemetry.clock import StepClock
 from tfamp.telemetry.recorder import Recorder
+
+
+def as_in_result_json(recorder):
+    return schema.to_json(recorder.result())
 
 
 class Given:
@@ -93,7 +97,7 @@ def test_times_and_rates_are_those_of_the_clock(tmp_path, time, device):
     train(recorder, time, [64, 64, 8])
     recorder.end_epoch_training()
     recorder.end_epoch({})
-    result = recorder.result()
+    result = as_in_result_json(recorder)
     recorder.close()
     rows = records.read_rows(tmp_path / "metrics.jsonl")
     timed = {r["step"]: (r[records.STEP_TIME], r[records.THROUGHPUT]) for r in rows
@@ -119,8 +123,8 @@ def test_without_a_batch_size_there_is_no_rate(tmp_path, time, device):
     recorder.begin_epoch(0)
     train(recorder, time, [5000, 16, 16])
     recorder.end_epoch_training()
-    assert recorder.result()["examples_per_sec"] is None
-    assert recorder.result()["step_time_ms"]["n"] == 2
+    assert as_in_result_json(recorder)["examples_per_sec"] is None
+    assert as_in_result_json(recorder)["step_time_ms"]["n"] == 2
     assert records.THROUGHPUT not in recorder.files.last_step_row
     recorder.close()
 
@@ -153,7 +157,7 @@ def test_a_memory_peak_is_that_of_its_epoch(tmp_path, time, device):
         device.uses(8000)  # An evaluation.
         device.uses(after)
         recorder.end_epoch({})
-    result = recorder.result()
+    result = as_in_result_json(recorder)
     recorder.close()
     rows = [row for row in records.read_rows(tmp_path / "metrics.jsonl") if row["kind"] == "epoch"]
     assert [row[records.DEVICE_PEAK] for row in rows] == [700, 500, 600]
@@ -210,7 +214,7 @@ class Process:
 
     def left(self):
         """The run's rows, its result and its state, without what no two runs have in common."""
-        state, result = self.recorder.state(), self.recorder.result()
+        state, result = self.recorder.state(), as_in_result_json(self.recorder)
         self.recorder.close()
         timed = {records.STEP_TIME, records.THROUGHPUT, records.HOST_PEAK}
         rows = [
@@ -268,8 +272,8 @@ def test_the_callback_goes_on_with_its_epochs_and_steps(tmp_path):
     steps = [row for row in rows if row["kind"] == "step"]
     assert [row["step"] for row in steps] == list(range(1, 33))
     assert [row["epoch"] for row in rows if row["kind"] == "epoch"] == [0, 1, 2, 3]
-    assert second.result()["steps_attempted"] == second.step == 32
-    assert second.result()["first_call_sec"] == first.result()["first_call_sec"]
+    assert second.result().steps_attempted == second.step == 32
+    assert second.result().first_call_sec == first.result().first_call_sec
     # Nothing is learned, so each epoch says the same; marks are where they were.
     accuracies = [(row["step"] % 8, row.get(records.TRAIN_ACCURACY)) for row in steps]
     assert accuracies[:8] == accuracies[8:16] == accuracies[16:24] == accuracies[24:]

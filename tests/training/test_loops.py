@@ -22,7 +22,7 @@ TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 3e-2, "mixed_float16": 1e-2}
 
 
 def rows_of(tmp_path, **values):
-    """Trains and returns the step rows and the result."""
+    """Trains and returns the step rows and the figures of the result."""
     config = resolve(
         Config(**{"model": TINY, "dataset": "synthetic", "num_examples": 256, "batch_size": 16,
                   "steps_per_epoch": 10, "epochs": 2, "logdir": str(tmp_path),
@@ -30,7 +30,7 @@ def rows_of(tmp_path, **values):
     )  # fmt: skip
     result = trainer.train(config, say=lambda line: None)
     rows = records.read_rows(tmp_path / config.run_name / "metrics.jsonl")
-    return [row for row in rows if row["kind"] == "step"], result
+    return [row for row in rows if row["kind"] == "step"], result.figures
 
 
 CASES = [
@@ -68,9 +68,9 @@ def test_equal_rows_for_20_steps(tmp_path, policy, model, values):
         for name in (records.TRAIN_LOSS, records.GRADIENT_NORM, records.TRAIN_ACCURACY):
             if name in ours:
                 np.testing.assert_allclose(ours[name], theirs[name], rtol=TOLERANCE[policy])
-    assert abs(fit_result["validation_loss"] - custom_result["validation_loss"]) < 0.1
+    assert abs(fit_result.validation_loss - custom_result.validation_loss) < 0.1
     if "initial_loss_scale" in values:
-        assert fit_result["loss_scale"]["skipped"] > 0
+        assert fit_result.loss_scale.skipped > 0
         assert max(row[records.GROWTH_COUNTER] for row in fit) == 3
 
 
@@ -115,4 +115,4 @@ def test_a_run_learns(tmp_path):
         tmp_path, policy="mixed_bfloat16", dataset="fashion_mnist_mini", num_examples=None,
         epochs=2, steps_per_epoch=78, batch_size=64, optimizer="adamw", learning_rate=0.02,
     )  # fmt: skip
-    assert result["validation_accuracy"] > 0.4  # Ten classes: chance is 0.1.
+    assert result.validation_accuracy > 0.4  # Ten classes: chance is 0.1.

@@ -45,23 +45,22 @@ def train(tmp_path, policy, model, **values):
 def test_the_driver_scales_it(tmp_path, policy, model, loop):
     # The first steps overflow float16 at this scale: it shows that the scale reaches the gradients.
     result, said = train(tmp_path, policy, model, loop=loop, initial_loss_scale=2.0**24, epochs=6)
-    assert result["loss_scale"]["mode"] == "dynamic"
-    assert result["loss_scale"]["skipped"] > 0
-    assert result["loss_scale"]["final"] < 2.0**24
+    scale = result.figures.loss_scale
+    assert scale.mode == "dynamic" and scale.skipped > 0 and scale.final < 2.0**24
     assert said == []
 
 
 @pytest.mark.parametrize(("policy", "model"), CASES)
 def test_the_driver_names_the_layers_that_nothing_scales(tmp_path, policy, model):
     result, said = train(tmp_path, policy, model, loss_scale="none")
-    assert result["loss_scale"] is None
+    assert result.figures.loss_scale is None
     assert len(said) == 1 and "half_conv" in said[0]
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_the_driver_scales_nothing_where_nothing_is_float16(tmp_path, policy):
     result, said = train(tmp_path, policy, "plain")
-    assert result["loss_scale"] is None and said == []
+    assert result.figures.loss_scale is None and said == []
 
 
 SCALES = [

@@ -14,6 +14,7 @@ import pytest
 from tfamp.models import registry
 from tfamp.run.config import Config
 from tfamp.run.resolve import resolve
+from tfamp.run.result import RunResult
 from tfamp.training import saving as saving_lib
 from tfamp.training import trainer
 from tfamp.training.interrupt import RunInterrupted
@@ -41,7 +42,7 @@ class Outcome:
 
     def lines(self):
         """The lines that told what was saved."""
-        return saving_lib.lines(self.saved, self.path)
+        return saving_lib.lines(RunResult.read(self.path / "result.json").saved, self.path)
 
 
 @pytest.fixture

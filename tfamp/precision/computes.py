@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 from tfamp.precision.policy import all_layers, path_of
+from tfamp.run.result import ComputesIn
+from tfamp.run.run_config import Float32Effect
 
 _SIXTEEN_BITS = ("float16", "bfloat16")
 # Under a mixed policy these cast to float32, compute, and cast what comes out.
@@ -20,7 +21,7 @@ _FLOAT32_INSIDE = (
 )
 
 
-def computes_in(model: keras.Model) -> dict[str, Any]:
+def computes_in(model: keras.Model) -> ComputesIn:
     """Counts the layers with trainable weights of their own by what they compute in.
 
     A container counts by its parts. Normalisation layers compute in float32 inside whatever
@@ -28,36 +29,31 @@ def computes_in(model: keras.Model) -> dict[str, Any]:
 
     Args:
         model: A built model.
-
-    Returns:
-        `dtype`: `"float16"`, `"bfloat16"`, both joined by `+`, or `"float32"` where no layer
-        computes in 16 bits; `layers` in 16 bits and `of_layers` in all; `parameters` in them and
-        `of_parameters` in all.
     """
     sizes = {layer: _own_parameters(layer) for layer in all_layers(model)}
     holding = [layer for layer, size in sizes.items() if size]
     sixteen = [layer for layer in holding if is_16_bit(layer)]
-    return {
-        "dtype": "+".join(sorted({layer.compute_dtype for layer in sixteen})) or "float32",
-        "layers": len(sixteen),
-        "of_layers": len(holding),
-        "parameters": sum(sizes[layer] for layer in sixteen),
-        "of_parameters": sum(sizes.values()),
-    }
+    return ComputesIn(
+        dtype="+".join(sorted({layer.compute_dtype for layer in sixteen})) or "float32",
+        layers=len(sixteen),
+        of_layers=len(holding),
+        parameters=sum(sizes[layer] for layer in sixteen),
+        of_parameters=sum(sizes.values()),
+    )
 
 
-def in_words(counted: dict[str, Any], policy: str) -> str:
+def in_words(counted: ComputesIn, policy: str) -> str:
     """A line for the user, of what `computes_in` counted under the policy that was asked for."""
     asked = policy.removeprefix("mixed_")
-    if not counted["layers"]:
-        said = f"All {counted['of_layers']} layers with weights compute in float32."
+    if not counted.layers:
+        said = f"All {counted.of_layers} layers with weights compute in float32."
         if asked == "float32":
             return said
         return f"--policy={policy}, but no layer with weights computes in {asked}. {said}"
-    share = 100 * counted["parameters"] / counted["of_parameters"]
+    share = 100 * counted.parameters / counted.of_parameters
     return (
-        f"{counted['layers']} of {counted['of_layers']} layers with weights compute in "
-        f"{counted['dtype']}, with {share:.1f} % of the parameters; the others in float32."
+        f"{counted.layers} of {counted.of_layers} layers with weights compute in "
+        f"{counted.dtype}, with {share:.1f} % of the parameters; the others in float32."
     )
 
 
@@ -66,7 +62,7 @@ def is_16_bit(layer: keras.layers.Layer) -> bool:
     return layer.compute_dtype in _SIXTEEN_BITS and not isinstance(layer, _FLOAT32_INSIDE)
 
 
-def float32_effects(model: keras.Model, patterns: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+def float32_effects(model: keras.Model, patterns: Sequence[str]) -> dict[str, Float32Effect]:
     """What `force_float32` would change, asked before it does.
 
     Args:
@@ -74,21 +70,21 @@ def float32_effects(model: keras.Model, patterns: Sequence[str]) -> dict[str, di
         patterns: As for `force_float32`.
 
     Returns:
-        For each pattern the paths of the layers that it moves from 16 bits to float32
-        (`changed`) and of those that compute in float32 anyway (`float32_anyway`).
+        Each pattern's effect.
     """
-    effects: dict[str, dict[str, list[str]]] = {}
+    effects: dict[str, Float32Effect] = {}
     for pattern in patterns:
         matched = [layer for layer in all_layers(model) if re.search(pattern, path_of(layer))]
-        changed = [path_of(layer) for layer in matched if is_16_bit(layer)]
-        anyway = [path_of(layer) for layer in matched if not is_16_bit(layer)]
-        effects[pattern] = {"changed": changed, "float32_anyway": anyway}
+        effects[pattern] = Float32Effect(
+            changed=tuple(path_of(layer) for layer in matched if is_16_bit(layer)),
+            float32_anyway=tuple(path_of(layer) for layer in matched if not is_16_bit(layer)),
+        )
     return effects
 
 
-def effect_in_words(pattern: str, effect: dict[str, list[str]]) -> str:
+def effect_in_words(pattern: str, effect: Float32Effect) -> str:
     """A line for the user, of one pattern's effect."""
-    changed, anyway = effect["changed"], effect["float32_anyway"]
+    changed, anyway = effect.changed, effect.float32_anyway
     said = f"--float32_layers={pattern}: "
     said += f"moved to float32: {', '.join(changed)}" if changed else "changes nothing"
     if anyway:

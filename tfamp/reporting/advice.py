@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePath
 
-from tfamp.reporting import pairing, sources
+from tfamp.reporting import sources
 from tfamp.reporting.groups import Comparisons, Group, xla_words
 from tfamp.reporting.runs import FinishedRun
 from tfamp.reporting.seeds import by_seed
@@ -130,7 +130,7 @@ def _command(
         script = sources.command(run.command_line)
         return f"{script}  # under {policy}, with a run directory of its own"
     seed = run.seed if seed is None else seed
-    jit = run.config.get(pairing.COMPILER) if jit is None else jit
+    jit = run.config.jit_compile if jit is None else jit
     arguments = [f"--policy={policy}"]
     dropped = {*_OWN_FLAGS, *(() if policy in FLOAT16_POLICIES else _SCALE_FLAGS)}
     arguments += _kept(_typed(run), dropped)
@@ -138,8 +138,7 @@ def _command(
         arguments.append(f"--seed={seed}")
     if jit is not None:
         arguments.append("--jit_compile" if jit else "--nojit_compile")
-    fields = {name: run.config[name] for name in ("model", "dataset", "loop")}
-    usual = default_run_name(Config(policy=policy, seed=seed or 0, **fields))
+    usual = default_run_name(dataclasses.replace(run.config, policy=policy, seed=seed or 0))
     if usual in taken:
         name = f"{usual}-{'xla' if jit else 'no_xla'}"
         while name in taken:
@@ -160,7 +159,7 @@ def _typed(run: FinishedRun) -> Sequence[str]:
         return run.command_line[1:]
     return [
         f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in run.config.items()
+        for name, value in run.settings.items()
         if value != _DEFAULTS.get(name) and value is not None and name in _DEFAULTS
     ]
 

@@ -79,7 +79,7 @@ def _of_group(group: Group) -> list[str]:
             f"fewer than {_FEWEST_SEEDS} seeds are paired, so intervals are very wide or none: "
             f"{', '.join(few)}."
         )
-    if any(len(run.result["epoch_time_sec"]) == 1 for run in group.runs):
+    if any(len(run.figures.epoch_time_sec) == 1 for run in group.runs):
         found.append("a run has one epoch, so its time per epoch includes compiling.")
     return found + _differing(group)
 
@@ -102,23 +102,22 @@ def _broken(comparisons: Comparisons) -> list[str]:
     """Runs that came to their end although their figures or their loss scale broke."""
     found = []
     for run in (run for group in comparisons.groups for run in group.runs):
-        broken = run.result.get("non_finite")
-        if isinstance(broken, dict):
-            step, steps, weight = (broken.get(name) for name in ("first_step", "steps", "weight"))
-            text = f"{run.directory}: a {broken.get('what') or 'figure'} was NaN or infinite"
-            text += f" in {steps:,} steps" if isinstance(steps, int) and steps > 1 else ""
-            text += f", first at step {step}" if step is not None else ""
-            found.append(text + (f"; the weight {weight} is so too." if weight else "."))
-        collapsed = (run.result["loss_scale"] or {}).get("collapsed_at")
-        if collapsed is not None:
-            found.append(f"{run.directory}: its loss scale collapsed at step {collapsed}.")
+        broken, scale = run.figures.non_finite, run.figures.loss_scale
+        if broken is not None:
+            text = f"{run.directory}: a {broken.what or 'figure'} was NaN or infinite"
+            text += f" in {broken.steps:,} steps" if (broken.steps or 0) > 1 else ""
+            text += f", first at step {broken.first_step}" if broken.first_step is not None else ""
+            also = f"; the weight {broken.weight} is so too." if broken.weight else "."
+            found.append(text + also)
+        if scale is not None and scale.collapsed_at is not None:
+            found.append(f"{run.directory}: its loss scale collapsed at step {scale.collapsed_at}.")
     return found
 
 
 def _slow_windows(comparisons: Comparisons) -> list[str]:
     found = []
     for run in (run for group in comparisons.groups for run in group.runs):
-        typical = run.result["step_time_ms"] and run.result["step_time_ms"]["median"]
+        typical = run.figures.step_time_ms and run.figures.step_time_ms.median
         times = run.series(records.STEP_TIME)
         slow = [step for step, ms in times if typical and ms > _OUTLIER * typical]
         if slow:

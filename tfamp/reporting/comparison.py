@@ -61,7 +61,7 @@ def _group(runs: Sequence[FinishedRun], baseline: str, unpaired: list[PassedOver
         dict
     )
     for run in runs:
-        seeds = by_precision[Precision.of(run), run.config.get(pairing.COMPILER)]
+        seeds = by_precision[Precision.of(run), run.config.jit_compile]
         if run.seed in seeds:
             why = f"It repeats {seeds[run.seed].directory}: the same settings and the same seed."
             unpaired.append(PassedOver(run.directory, why))
@@ -83,7 +83,7 @@ def _group(runs: Sequence[FinishedRun], baseline: str, unpaired: list[PassedOver
     settings = pairing.settings_of(runs[0])
     if len({variant.has_xla for variant in variants}) > 1:
         del settings[pairing.COMPILER]
-    return Group(settings, runs[0].result["device"], tuple(variants), chosen)
+    return Group(settings, runs[0].result.device, tuple(variants), chosen)
 
 
 def _against(variant: Variant, baseline: Variant) -> Variant:

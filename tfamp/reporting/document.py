@@ -105,7 +105,7 @@ def _variant(variant: Variant, group: Group) -> dict[str, Any]:
         "computes_in": _computes_in(variant.runs),
         "figures": {name: _estimate(variant.mean(name)) for name in MEASUREMENTS},
         "epoch_time_includes_compile": any(
-            len(run.result["epoch_time_sec"]) == 1 for run in variant.runs
+            len(run.figures.epoch_time_sec) == 1 for run in variant.runs
         ),
         "skipped_steps": {
             "total": None

@@ -38,14 +38,14 @@ class GradientSummary:
 
 def summarise_gradients(run: FinishedRun) -> GradientSummary | None:
     """Reads what the rows know of the gradients; None for a run without float16."""
-    if run.result["loss_scale"] is None and run.policy not in FLOAT16_POLICIES:
+    if run.figures.loss_scale is None and run.policy not in FLOAT16_POLICIES:
         return None
     losses = [loss for _, loss in run.series(records.TRAIN_LOSS)]
     norms = run.series(records.GRADIENT_NORM)
     bad = [step for step, norm in norms if not math.isfinite(norm)]
     zeros = [share for _, share in run.series(records.GRADIENT_ZEROS)]
     non_finite = [share for _, share in run.series(records.GRADIENT_NON_FINITE)]
-    first, last = (losses[0] if losses else None), run.result["train_loss"]
+    first, last = (losses[0] if losses else None), run.figures.train_loss
     return GradientSummary(
         has_trained=first is not None and last is not None and last < first,
         first_loss=first,

@@ -10,32 +10,24 @@ from tfamp.reporting.estimates import Estimate
 from tfamp.reporting.runs import FinishedRun
 
 
-def _result(name: str) -> Callable[[FinishedRun], float | None]:
-    return lambda run: run.result.get(name)
-
-
 def epoch_seconds(run: FinishedRun) -> float | None:
     """The median epoch after the first, which compiles; the first where it is the only one."""
-    seconds = run.result["epoch_time_sec"]
+    seconds = run.figures.epoch_time_sec
     return statistics.median(seconds[1:] or seconds) if seconds else None
-
-
-def _step_time(statistic: str) -> Callable[[FinishedRun], float | None]:
-    return lambda run: run.result["step_time_ms"] and run.result["step_time_ms"][statistic]
 
 
 # By the name in report.json, where each comes from.
 MEASUREMENTS: dict[str, Callable[[FinishedRun], float | None]] = {
-    "first_call_sec": _result("first_call_sec"),
+    "first_call_sec": lambda run: run.figures.first_call_sec,
     "epoch_time_sec": epoch_seconds,
-    "step_time_ms": _step_time("median"),
-    "step_time_p95_ms": _step_time("p95"),
-    "examples_per_sec": _result("examples_per_sec"),
-    "device_peak_bytes": _result("device_peak_bytes"),
-    "host_peak_rss_bytes": _result("host_peak_rss_bytes"),
-    "validation_accuracy": _result("validation_accuracy"),
-    "validation_loss": _result("validation_loss"),
-    "train_loss": _result("train_loss"),
+    "step_time_ms": lambda run: time.median if (time := run.figures.step_time_ms) else None,
+    "step_time_p95_ms": lambda run: time.p95 if (time := run.figures.step_time_ms) else None,
+    "examples_per_sec": lambda run: run.figures.examples_per_sec,
+    "device_peak_bytes": lambda run: run.figures.device_peak_bytes,
+    "host_peak_rss_bytes": lambda run: run.figures.host_peak_rss_bytes,
+    "validation_accuracy": lambda run: run.figures.validation_accuracy,
+    "validation_loss": lambda run: run.figures.validation_loss,
+    "train_loss": lambda run: run.figures.train_loss,
 }
 
 # How each is averaged; times, rates and sizes, which are above 0, by their logarithms.

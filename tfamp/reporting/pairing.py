@@ -26,7 +26,7 @@ _MODEL_FIELDS = ("trainable_parameters", "model_sha256")
 
 def settings_of(run: FinishedRun) -> dict[str, Any]:
     """What runs must share to be compared: their settings, and the model itself where known."""
-    settings = {name: value for name, value in run.config.items() if name not in _APART}
+    settings = {name: value for name, value in run.settings.items() if name not in _APART}
     known = {name: getattr(run, name) for name in _MODEL_FIELDS}
     return settings | {name: value for name, value in known.items() if value is not None}
 
@@ -73,7 +73,7 @@ def nearest(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
 
     def differences(other: FinishedRun) -> dict[str, tuple[Any, Any]]:
         here, there = settings_of(run), settings_of(other)
-        here["device"], there["device"] = run.result["device"], other.result["device"]
+        here["device"], there["device"] = run.result.device, other.result.device
         names = sorted(here.keys() | there.keys())
         return {n: (here.get(n), there.get(n)) for n in names if here.get(n) != there.get(n)}
 
@@ -103,7 +103,7 @@ def _known(value: Any) -> str:
 
 def _key(run: FinishedRun, but: Sequence[str] = ()) -> str:
     settings = {n: value for n, value in settings_of(run).items() if n not in but}
-    return json.dumps([settings, run.result["device"]], sort_keys=True)
+    return json.dumps([settings, run.result.device], sort_keys=True)
 
 
 def _with_known_models(runs: Sequence[FinishedRun]) -> list[FinishedRun]:

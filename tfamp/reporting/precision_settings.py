@@ -31,18 +31,18 @@ class Precision:
     @classmethod
     def of(cls, run: FinishedRun) -> Precision:
         """The precision settings of a run."""
-        scaled = run.result["loss_scale"] is not None or run.policy in FLOAT16_POLICIES
-        dynamic = scaled and run.config["loss_scale"] == "dynamic"
+        scaled = run.figures.loss_scale is not None or run.policy in FLOAT16_POLICIES
+        dynamic = scaled and run.config.loss_scale == "dynamic"
         defaults = Config()
         return cls(
             policy=run.policy,
-            tf32=run.result["tf32"],
-            float32_layers=tuple(run.config["float32_layers"]),
-            loss_scale=run.config["loss_scale"] if scaled else None,
+            tf32=run.result.tf32,
+            float32_layers=run.config.float32_layers,
+            loss_scale=run.config.loss_scale if scaled else None,
             scale_settings=tuple(
-                (name, run.config.get(name))
+                (name, getattr(run.config, name))
                 for name in SCALE_SETTINGS
-                if dynamic and run.config.get(name) != getattr(defaults, name)
+                if dynamic and getattr(run.config, name) != getattr(defaults, name)
             ),
         )
 

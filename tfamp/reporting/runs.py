@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfamp.reporting import run_fields
-from tfamp.run import belongings, recorded, records
+from tfamp.run import belongings, records, schema
+from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
+from tfamp.run.result import ComputesIn, Figures, RunResult, status_of
+from tfamp.run.run_config import RunConfig
+from tfamp.run.schema import RecordError
 
 # A folder with this file is an earlier report.
 _REPORT = "report.json"
@@ -27,8 +29,10 @@ class FinishedRun:
 
     Attributes:
         directory: Its folder, relative to the folder that was searched.
-        config: The resolved configuration, as in config.json.
-        result: result.json, with non-finite numbers as floats.
+        config: The resolved settings; None is what a script did not tell.
+        settings: The same by name, with those of other versions, for comparing.
+        result: result.json.
+        figures: What the run measured.
         rows: The rows of metrics.jsonl.
         command_line: What the user typed.
         git_revision: Revision of the checkout that ran, or None.
@@ -40,8 +44,10 @@ class FinishedRun:
     """
 
     directory: str
-    config: dict[str, Any]
-    result: dict[str, Any]
+    config: Config
+    settings: dict[str, Any]
+    result: RunResult
+    figures: Figures
     rows: list[dict[str, Any]]
     command_line: list[str]
     git_revision: str | None
@@ -52,12 +58,12 @@ class FinishedRun:
     @property
     def seed(self) -> int | None:
         """The seed of weights, order and augmentation; None where a script set none."""
-        return self.config["seed"]
+        return self.config.seed
 
     @property
     def policy(self) -> str:
         """The precision policy."""
-        return self.config["policy"]
+        return self.config.policy
 
     @property
     def step_rows(self) -> list[dict[str, Any]]:
@@ -150,10 +156,12 @@ def _candidates(
 def _has_begun(folder: Path) -> bool:
     directory = RunDirectory(folder)
     try:
-        status = _object(directory.result).get("status")
-    except BrokenRunError:
+        result = schema.read_object(directory.result)
+    except (OSError, ValueError):
+        result = None
+    if result is None:
         return directory.config.exists()
-    return status in ("failed", "interrupted")
+    return status_of(result) in ("failed", "interrupted")
 
 
 def read(folder: Path, name: str) -> FinishedRun:
@@ -169,72 +177,43 @@ def read(folder: Path, name: str) -> FinishedRun:
     directory = RunDirectory(folder)
     if not directory.result.exists():
         raise BrokenRunError("There is no result.json: the run did not finish.")
-    result = _object(directory.result)
-    _check_version(result, "result.json")
-    status = result.get("status")
-    if status != "completed":
-        error = f": {result['error']}" if result.get("error") else ""
-        raise BrokenRunError(f"The run ended as {status!r}{error}.".replace("..", "."))
-    record = _object(directory.config)
-    _check_version(record, "config.json")
-    config = record.get("config")
-    if not isinstance(config, dict):
-        raise BrokenRunError('config.json has no "config": tfamp.train did not write it.')
-    result = {key: records.from_json_number(value) for key, value in result.items()}
-    _check_fields(config, run_fields.CONFIG_FIELDS, "config.json")
-    _check_fields(result, run_fields.RESULT_FIELDS, "result.json")
-    command_line = record.get("command_line")
-    revision = record.get("git_revision")
-    parameters, content = record.get("trainable_parameters"), record.get("model_sha256")
+    try:
+        result = RunResult.read(directory.result)
+        if result.status != "completed":
+            error = f": {result.error}" if result.error else ""
+            raise BrokenRunError(f"The run ended as {result.status!r}{error}.".replace("..", "."))
+        recorded = RunConfig.read(directory.config)
+        config, settings = recorded.as_config(), recorded.settings()
+    except RecordError as error:
+        raise BrokenRunError(str(error)) from error
+    if result.figures is None:
+        raise BrokenRunError("result.json has no figures.")
     return FinishedRun(
         directory=name,
-        config=recorded.completed(config),
+        config=config,
+        settings=settings,
         result=result,
+        figures=result.figures,
         rows=_rows(directory.metrics),
-        command_line=[str(part) for part in command_line] if isinstance(command_line, list) else [],
-        git_revision=revision if isinstance(revision, str) else None,
-        computes_in=_computes_in(result.get("computes_in", record.get("computes_in"))),
-        trainable_parameters=parameters if run_fields.is_count(parameters) else None,
-        model_sha256=content if run_fields.is_content(content) else None,
+        command_line=list(recorded.command_line),
+        git_revision=recorded.git_revision,
+        computes_in=_in_words(result.computes_in or recorded.computes_in),
+        trainable_parameters=recorded.trainable_parameters,
+        model_sha256=recorded.model_sha256,
     )
 
 
-def _computes_in(value: Any) -> str | None:
-    """What a run recorded of it, in words; None where it is missing or of another form."""
-    names = ("layers", "of_layers", "parameters", "of_parameters")
-    if not isinstance(value, dict) or not all(run_fields.is_count(value.get(n)) for n in names):
+def _in_words(counted: ComputesIn | None) -> str | None:
+    """What computed in 16 bits; None where a run did not record it."""
+    if counted is None:
         return None
-    layers, of_layers, parameters, of_parameters = (value[name] for name in names)
-    if not layers or not of_parameters:
+    if not counted.layers or not counted.of_parameters:
         return "nothing"
-    share = 100 * parameters / of_parameters
-    return f"{layers} of {of_layers} layers, {share:.1f} % of the parameters ({value.get('dtype')})"
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except FileNotFoundError:
-        raise BrokenRunError(f"There is no {path.name}.") from None
-    except (OSError, ValueError) as error:
-        raise BrokenRunError(f"{path.name} cannot be read: {error}.") from error
-    if not isinstance(value, dict):
-        raise BrokenRunError(f"{path.name} holds no JSON object.")
-    return value
-
-
-def _check_version(value: dict[str, Any], name: str) -> None:
-    version = value.get("schema_version")
-    if version != records.SCHEMA_VERSION:
-        has = "has no schema version" if version is None else f"has schema version {version!r}"
-        raise BrokenRunError(f"{name} {has}; this tfamp reads {records.SCHEMA_VERSION}.")
-
-
-def _check_fields(value: dict[str, Any], fields: dict[str, run_fields.Check], name: str) -> None:
-    for field, (is_right, wanted) in fields.items():
-        if not is_right(value.get(field)):
-            raise BrokenRunError(f"{name} has {field}={value.get(field)!r} where {wanted} belongs.")
+    share = 100 * counted.parameters / counted.of_parameters
+    return (
+        f"{counted.layers} of {counted.of_layers} layers, {share:.1f} % of the parameters "
+        f"({counted.dtype})"
+    )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -252,10 +231,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         text = str(error).replace(str(path), path.name).rstrip(".")
         raise BrokenRunError(f"metrics.jsonl cannot be read: {text}.") from error
     for row in rows:
-        if not (run_fields.is_count(row.get("step")) and isinstance(row.get("kind"), str)):
+        if not (schema.is_count(row.get("step")) and isinstance(row.get("kind"), str)):
             raise BrokenRunError("metrics.jsonl has a row without kind and step.")
         for field, figure in row.items():
-            if "/" in field and not run_fields.is_number(figure):
+            if "/" in field and not schema.is_number(figure):
                 raise BrokenRunError(f"metrics.jsonl has {field}={figure!r} at step {row['step']}.")
     if not rows:
         raise BrokenRunError("metrics.jsonl has no rows.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
 
 from tfamp.reporting.runs import FinishedRun
 from tfamp.run import records
@@ -44,31 +43,27 @@ class ScaleSummary:
 
 def summarise_scale(run: FinishedRun) -> ScaleSummary | None:
     """Reads the rows' loss scale; None for a run that scaled nothing."""
-    result = run.result["loss_scale"]
-    scales = [scale for _, scale in run.series(records.SCALE)]
-    if result is None or not scales:
+    scale = run.figures.loss_scale
+    scales = [value for _, value in run.series(records.SCALE)]
+    if scale is None or not scales:
         return None
     late = Counter(scales[len(scales) // 2 :])
-    after = [*scales[1:], result["final"]]
+    after = [*scales[1:], scale.final]
     skips = skipped_steps(run)
     # Keras's own scaler is read at marks only: its rows are fewer than its steps.
-    has_all_steps = len(scales) >= run.result["steps_attempted"]
+    has_all_steps = len(scales) >= run.figures.steps_attempted
     return ScaleSummary(
-        mode=result["mode"],
+        mode=scale.mode,
         initial=scales[0],
         settled=late.most_common(1)[0][0],
-        final=result["final"],
+        final=scale.final,
         growths=sum(new > old for old, new in zip(scales, after, strict=True)),
-        skipped=len(skips) if has_all_steps else result["skipped"],
+        skipped=len(skips) if has_all_steps else scale.skipped,
         first_overflow_step=skips[0] if skips and has_all_steps else None,
-        steps=len(scales) if has_all_steps else run.result["steps_attempted"],
-        skipped_non_finite_loss=_count(result.get("skipped_non_finite_loss")),
-        collapsed_at=_count(result.get("collapsed_at")),
+        steps=len(scales) if has_all_steps else run.figures.steps_attempted,
+        skipped_non_finite_loss=scale.skipped_non_finite_loss,
+        collapsed_at=scale.collapsed_at,
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def skipped_steps(run: FinishedRun) -> list[int]:

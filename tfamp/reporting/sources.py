@@ -21,7 +21,7 @@ def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
     sweeps = (command(sweep.get("command_line")) for _, sweep in read_sweeps(logdir))
     return {
         "versions": versions(runs),
-        "devices": distinct(run.result["device"] for run in runs),
+        "devices": distinct(run.result.device for run in runs),
         "git_revisions": distinct(run.git_revision or "unknown" for run in runs),
         "seeds": sorted({run.seed for run in runs if run.seed is not None}),
         "sweeps": [line for line in sweeps if line is not None],
@@ -53,10 +53,9 @@ def command(arguments: Any) -> str | None:
 
 def versions(runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
     """Each package's versions, of all runs."""
-    packages = distinct(name for run in runs for name in run.result["versions"])
+    packages = distinct(name for run in runs for name in run.result.versions)
     return {
-        name: distinct(str(run.result["versions"].get(name, "absent")) for run in runs)
-        for name in packages
+        name: distinct(run.result.versions.get(name, "absent") for run in runs) for name in packages
     }
 
 

@@ -16,21 +16,18 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfamp.run import records
+from tfamp.run import result, run_config, schema
+from tfamp.run.result import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
+from tfamp.run.run_config import RunConfig
 
-MARK = {"written_by": "tfamp"}
 EVENT_SUFFIX = ".tfamp"
 # Of a file that is being written, until it takes its name.
 PARTIAL_PREFIX = ".tfamp-partial-"
 
-FINAL_WEIGHTS = "final.weights.h5"
-BEST_WEIGHTS = "best.weights.h5"
-MODEL = "model.keras"
 _SAVED = (FINAL_WEIGHTS, BEST_WEIGHTS, MODEL)
 _EVENT_FOLDERS = ("train", "validation")
 # What a run will write, or another command writes beside runs: a stranger's folder is one too.
 _OTHER_FOLDERS = ("checkpoints", "report")
-_ENDS = ("completed", "interrupted", "failed")
 _EVENTS = "events.out.tfevents."
 _REPLACED = re.compile(r"replaced-\d{8}T\d{6}Z(-\d+)?")
 
@@ -77,10 +74,11 @@ class _Look:
     def __init__(self, folder: Path, saves: Collection[str]) -> None:
         self._folder = folder
         self._saves = saves
-        self._record = _record(folder / "config.json", lambda value: "command_line" in value)
-        self._result = _record(folder / "result.json", lambda value: value.get("status") in _ENDS)
+        config = _object_of_a_run(folder / "config.json", run_config.is_of_a_run)
+        self._config = None if config is None else schema.parsed(RunConfig, config, "config.json")
+        self._result = _object_of_a_run(folder / "result.json", result.is_of_a_run)
         self._is_run = (
-            self._record is not None
+            self._config is not None
             or self._result is not None
             or any(is_replaced(path.name) for path in folder.iterdir())
         )
@@ -99,7 +97,7 @@ class _Look:
         for path in self._folder.iterdir():
             name = path.name
             if name == "config.json":
-                yield path, self._record is not None
+                yield path, self._config is not None
             elif name == "result.json":
                 yield path, self._result is not None
             elif name == "metrics.jsonl":
@@ -140,7 +138,7 @@ class _Look:
             # Another callback of this very script, such as Keras's TensorBoard, is writing it: it
             # has begun before the run has, and means to be here.
             return
-        elif self._record is not None:
+        elif self._config is not None:
             yield path, True
         elif not self._is_run:
             yield path, False
@@ -152,41 +150,35 @@ class _Look:
             line = file.readline(1 << 20)
         if not line.endswith(b"\n"):
             # As a run leaves it that was killed before its first row.
-            return self._record is not None
-        row = _object(line)
+            return self._config is not None
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return False
         return (
-            row is not None
+            isinstance(row, dict)
             and row.get("kind") in ("step", "epoch", "event")
             and all(isinstance(row.get(name), int) for name in ("step", "epoch"))
         )
 
     def _saved_there(self) -> Collection[str]:
-        saves = (self._record or {}).get("saves")
-        return saves if isinstance(saves, list) else ()
+        return () if self._config is None else self._config.saves
 
     def _has_profiled(self) -> bool:
-        config = (self._record or {}).get("config")
-        return isinstance(config, dict) and bool(config.get("profile_steps"))
+        return self._config is not None and bool(self._config.config.get("profile_steps"))
 
 
-def _record(path: Path, is_older: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
-    """A JSON file's object if a run wrote it, with the mark or before there was one."""
+def _object_of_a_run(
+    path: Path, is_of_a_run: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any] | None:
+    """A JSON file's object if a run wrote it."""
     if not _is_file(path):
         return None
-    with open(path, "rb") as file:
-        value = _object(file.read())
-    if value is None or value.get("written_by") == MARK["written_by"]:
-        return value
-    is_ours = value.get("schema_version") == records.SCHEMA_VERSION and is_older(value)
-    return value if is_ours else None
-
-
-def _object(text: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(text)
+        value = schema.read_object(path)
     except ValueError:
         return None
-    return value if isinstance(value, dict) else None
+    return value if value is not None and is_of_a_run(value) else None
 
 
 def _is_file(path: Path) -> bool:

@@ -13,11 +13,11 @@ import enum
 from typing import Any, Literal
 
 from tfamp.run import catalogue, kinds
-from tfamp.run.belongings import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
 from tfamp.run.catalogue import DATASETS, MODELS, OPTIMIZERS, USER_MODEL, USUAL_OPTIMIZER
 from tfamp.run.errors import InputError, setting
 from tfamp.run.kinds import Choice, Kind, Number, Switch, Text
 from tfamp.run.ranges import Range, whole
+from tfamp.run.result import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
 from tfamp.run.scale_rules import LOSS_SCALE, RANGES, ScaleRules
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tfamp.run import belongings as belongings_lib
+from tfamp.run import schema
 from tfamp.run.belongings import Belongings
 from tfamp.run.errors import InputError, setting
+from tfamp.run.result import RunResult, status_of
+from tfamp.run.run_config import RunConfig
 
 # Foreign files that a message names, at most.
 _NAMED = 5
@@ -54,13 +58,13 @@ class RunDirectory:
         """The file written last; without it the run did not finish."""
         return self.path / "result.json"
 
-    def write_config(self, record: dict[str, Any]) -> None:
-        """Writes config.json, marked as a run's, with the names under which the run saves."""
-        write_json(self.config, belongings_lib.MARK | {"saves": list(self.saves)} | record)
+    def write_config(self, config: RunConfig) -> None:
+        """Writes config.json, with the names under which the run saves."""
+        write_json(self.config, dataclasses.replace(config, saves=self.saves).to_json())
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Writes result.json, marked as a run's."""
-        write_json(self.result, belongings_lib.MARK | result)
+    def write_result(self, result: RunResult) -> None:
+        """Writes result.json."""
+        write_json(self.result, result.to_json())
 
     def check(self, overwrite: bool = False) -> None:
         """Refuses early what `prepare` would refuse; changes nothing.
@@ -160,15 +164,14 @@ class RunDirectory:
     def is_completed(self) -> bool:
         """Whether a run ended here with `status: completed`."""
         try:
-            with open(self.result, encoding="utf-8") as file:
-                return json.load(file).get("status") == "completed"
+            return status_of(schema.read_object(self.result)) == "completed"
         except FileNotFoundError:
             return False
         except OSError as error:
             raise InputError(
                 f"Cannot read {self.result}: {error.strerror or error}. {self._writable}"
             ) from error
-        except (ValueError, AttributeError):
+        except ValueError:
             return False
 
 

@@ -18,6 +18,8 @@ from tfamp.run.config import FLOAT16_POLICIES, SCALE_SETTINGS, Config, Role, nam
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import InputError
 from tfamp.run.resolve import default_run_name, shapes
+from tfamp.run.run_config import RunConfig
+from tfamp.run.schema import OtherVersionError, RecordError
 from tfamp.sweeping.matrix import AXES, Matrix
 
 _ABSENT = "absent"
@@ -86,27 +88,26 @@ class Cell:
 
     def _differences(self) -> dict[str, tuple[Any, Any]]:
         try:
-            record = json.loads(self.directory.config.read_text(encoding="utf-8"))
-            version, found = record["schema_version"], dict(record["config"])
-        except (OSError, ValueError, KeyError, TypeError):
+            record = RunConfig.read(self.directory.config)
+            found = record.settings()
+        except OtherVersionError as other:
+            return {"schema_version": (other.version, records.SCHEMA_VERSION)}
+        except RecordError:
             return {"config.json": ("not there or unreadable", "this sweep's")}
-        if version != records.SCHEMA_VERSION:
-            return {"schema_version": (version, records.SCHEMA_VERSION)}
-        found = recorded.completed(found)
         # Through JSON, where a tuple is a list.
         wanted = json.loads(json.dumps(self.config.to_json()))
-        self._leave_to_the_run(wanted, found, record.get("command_line"))
+        self._leave_to_the_run(wanted, found, record.command_line)
         pairs = {
             name: (found.get(name, _ABSENT), wanted.get(name, _ABSENT))
             for name in dict.fromkeys((*wanted, *found))
             if name not in names_of(Role.PLACE)
         }
         differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-        return differing | self._changed_files(record.get("model_sha256"))
+        return differing | self._changed_files(record.model_sha256)
 
-    def _changed_files(self, trained: Any) -> dict[str, tuple[str, str]]:
+    def _changed_files(self, trained: dict[str, str] | None) -> dict[str, tuple[str, str]]:
         """The files of a user's model that are no longer as they were when the run was trained."""
-        if self.model_sha256 is None or not isinstance(trained, dict):
+        if self.model_sha256 is None or trained is None:
             return {}
         return {
             f"the content of {name},": (recorded.short_hash(there), recorded.short_hash(here))
@@ -114,7 +115,7 @@ class Cell:
         }
 
     def _leave_to_the_run(
-        self, wanted: dict[str, Any], found: dict[str, Any], command_line: Any
+        self, wanted: dict[str, Any], found: dict[str, Any], command_line: Sequence[str]
     ) -> None:
         """Takes over into `wanted` what the run decides where the user leaves it open."""
         if wanted["jit_compile"] is None:
@@ -127,15 +128,12 @@ class Cell:
             wanted["steps_per_epoch"] = found.get("steps_per_epoch")
 
 
-def _asked_for_whole_epochs(command_line: Any) -> bool:
+def _asked_for_whole_epochs(command_line: Sequence[str]) -> bool:
     # config.json holds the number that was run, which a shorter epoch that was asked for has too;
     # what was asked is in the command line.
     try:
-        return (
-            run_flags.parse([str(part) for part in command_line[1:]])["steps_per_epoch"].value
-            is None
-        )
-    except (InputError, TypeError):
+        return run_flags.parse(command_line[1:])["steps_per_epoch"].value is None
+    except InputError:
         return False
 
 

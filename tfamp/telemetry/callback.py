@@ -15,6 +15,7 @@ import keras
 
 from tfamp.precision.unscaled import warn_if_unscaled
 from tfamp.run.directory import RunDirectory
+from tfamp.run.result import Figures
 from tfamp.telemetry.keras_metrics import KerasMetrics, epoch_figures
 from tfamp.telemetry.named_optimizers import named_optimizers
 from tfamp.telemetry.non_finite import NonFiniteWatch
@@ -184,8 +185,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         """Writes the steps that are still on the device and closes the files; safe to repeat."""
         self.recorder.close()
 
-    def result(self) -> dict[str, Any]:
-        """The figures of the run so far, under result.json's names; see CONTRIBUTING.md."""
+    def result(self) -> Figures:
+        """The figures of the run so far, as in result.json; waits for the device."""
         return self.recorder.result()
 
     def state(self) -> dict[str, Any]:

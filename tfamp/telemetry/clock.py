@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tfamp.run.result import StepTime
+
 
 @dataclass(frozen=True)
 class Window:
@@ -69,19 +71,19 @@ class StepClock:
         return window
 
 
-def summary(windows: Sequence[Window]) -> dict[str, float | int] | None:
+def summary(windows: Sequence[Window]) -> StepTime | None:
     """Median and 95th percentile of the step time in ms, over `n` timed steps.
 
     Returns:
-        `{"median": ms, "p95": ms, "n": steps}`; None if nothing was timed.
+        As in result.json; None if nothing was timed.
     """
     if not windows:
         return None
-    return {
-        "median": _quantile(windows, 0.5),
-        "p95": _quantile(windows, 0.95),
-        "n": sum(window.steps for window in windows),
-    }
+    return StepTime(
+        median=_quantile(windows, 0.5),
+        p95=_quantile(windows, 0.95),
+        n=sum(window.steps for window in windows),
+    )
 
 
 def _quantile(windows: Sequence[Window], share: float) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfamp.run import records
+from tfamp.run.result import Figures, OptimizerFigures
 from tfamp.telemetry import clock, memory
 from tfamp.telemetry.clock import Window
 from tfamp.telemetry.non_finite import NonFiniteFound
@@ -99,43 +100,41 @@ class RunFigures:
         self.device_peak = max(self.device_peak, epoch.device_peak)
         self.host_peak = max(self.host_peak, host_peak)
 
-    def result(self, batch_size: int | None) -> dict[str, Any]:
-        """The figures under result.json's names; see CONTRIBUTING.md.
+    def result(self, batch_size: int | None) -> Figures:
+        """The figures as in result.json.
 
         Args:
             batch_size: Examples a step, or None where that is not known.
         """
         optimizers = dict(self.optimizers)
         single = optimizers.pop("", OptimizerTotals(attempted=self.step, applied=None))
-        step_time = clock.summary(self.windows)
-        rate = 1e3 * batch_size / step_time["median"] if batch_size and step_time else None
-        figures = {
-            "epochs": len(self.epoch_seconds),
-            **_of_optimizer(single),
-            "validation_accuracy": self.metrics.get(records.VALIDATION_ACCURACY),
-            "validation_loss": self.metrics.get(records.VALIDATION_LOSS),
-            "train_loss": self.metrics.get(records.TRAIN_LOSS),
-            "epoch_time_sec": self.epoch_seconds,
-            "first_call_sec": self.first_call_seconds,
-            "step_time_ms": step_time,
-            "examples_per_sec": rate,
-            "device_peak_bytes": self.device_peak or None,
-            "host_peak_rss_bytes": max(self.host_peak, memory.host_peak_rss_bytes()),
-            "non_finite": self.non_finite.result(),
-            "metrics": self.metrics,
+        several = {
+            name: OptimizerFigures(
+                steps_attempted=totals.attempted,
+                steps_applied=totals.applied,
+                loss_scale=totals.loss_scale(),
+            )
+            for name, totals in optimizers.items()
+            if totals.attempted
         }
-        if optimizers:
-            figures["optimizers"] = {
-                name: _of_optimizer(totals)
-                for name, totals in optimizers.items()
-                if totals.attempted
-            }
-        return records.to_json_number(figures)
-
-
-def _of_optimizer(totals: OptimizerTotals) -> dict[str, Any]:
-    return {
-        "steps_attempted": totals.attempted,
-        "steps_applied": totals.applied,
-        "loss_scale": totals.loss_scale(),
-    }
+        step_time = clock.summary(self.windows)
+        return Figures(
+            epochs=len(self.epoch_seconds),
+            steps_attempted=single.attempted,
+            steps_applied=single.applied,
+            validation_accuracy=self.metrics.get(records.VALIDATION_ACCURACY),
+            validation_loss=self.metrics.get(records.VALIDATION_LOSS),
+            train_loss=self.metrics.get(records.TRAIN_LOSS),
+            epoch_time_sec=tuple(self.epoch_seconds),
+            first_call_sec=self.first_call_seconds,
+            step_time_ms=step_time,
+            examples_per_sec=(
+                1e3 * batch_size / step_time.median if batch_size and step_time else None
+            ),
+            device_peak_bytes=self.device_peak or None,
+            host_peak_rss_bytes=max(self.host_peak, memory.host_peak_rss_bytes()),
+            loss_scale=single.loss_scale(),
+            non_finite=self.non_finite.result(),
+            optimizers=several if optimizers else None,
+            metrics=self.metrics,
+        )

@@ -6,13 +6,14 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.watch import is_finite
 from tfamp.run import records
+from tfamp.run.result import NonFinite
 
 if TYPE_CHECKING:
     from tfamp.telemetry.callback import PrecisionTelemetry
@@ -57,7 +58,7 @@ class NonFiniteFound:
     """
 
     first_step: int | None = None
-    what: str | None = None
+    what: Literal["loss", "gradient", "weight"] | None = None
     was_skipped: bool = False
     steps: int = 0
     weight: str | None = None
@@ -65,12 +66,13 @@ class NonFiniteFound:
     finite_losses: int = 0
     non_finite_losses: int = 0
 
-    def result(self) -> dict[str, Any] | None:
+    def result(self) -> NonFinite | None:
         """What result.json says: None where all was finite."""
         if self.first_step is None:
             return None
-        names = ("first_step", "what", "steps", "weight")
-        return {name: getattr(self, name) for name in names}
+        return NonFinite(
+            first_step=self.first_step, what=self.what, steps=self.steps, weight=self.weight
+        )
 
 
 class NonFiniteWatch:

@@ -14,6 +14,7 @@ import keras
 
 from tfamp.run import records
 from tfamp.run.directory import RunDirectory
+from tfamp.run.result import Figures
 from tfamp.telemetry import memory
 from tfamp.telemetry.clock import StepClock
 from tfamp.telemetry.figures import EpochFigures, RunFigures
@@ -286,8 +287,8 @@ class Recorder:
                 step, epoch = self.figures.step, self.figures.epoch.number
                 self.files.write_event(step, epoch, name, values or {})
 
-    def result(self) -> dict[str, Any]:
-        """The figures of the run so far, under result.json's names; waits for the device."""
+    def result(self) -> Figures:
+        """The figures of the run so far, as in result.json; waits for the device."""
         figures = dataclasses.replace(self.figures, optimizers=self._totals())
         return figures.result(self.batch_size)
 

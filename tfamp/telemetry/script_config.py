@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
-from tfamp.run import provenance, records
+from tfamp.run import provenance
 from tfamp.run.config import HPARAMS, SCALE_SETTINGS
+from tfamp.run.run_config import RunConfig
 from tfamp.telemetry import memory
 from tfamp.telemetry.keras_readers import learning_rate
 
@@ -24,20 +25,19 @@ Optimizers = Mapping[str, keras.optimizers.Optimizer]
 
 def record(
     config: Mapping[str, Any], model: keras.Model | None, optimizers: Optimizers
-) -> dict[str, Any]:
+) -> RunConfig:
     """All of config.json."""
     several = {name: _optimizer(each) for name, each in optimizers.items() if name}
-    described = {
-        "schema_version": records.SCHEMA_VERSION,
-        "config": dict(config),
-        "command_line": sys.argv,
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
-        "device": device(),
-        "tf32": policy_lib.computes_in_tf32(),
-        "trainable_parameters": _trainable_parameters(model),
-    }
-    return described | ({"optimizers": several} if several else {})
+    return RunConfig(
+        config=dict(config),
+        command_line=tuple(sys.argv),
+        versions=provenance.versions(),
+        git_revision=provenance.git_revision(),
+        device=device(),
+        tf32=policy_lib.computes_in_tf32(),
+        trainable_parameters=_trainable_parameters(model),
+        optimizers=several or None,
+    )
 
 
 def config(model: keras.Model | None, optimizers: Optimizers) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import sys
 import traceback
 import weakref
@@ -14,7 +15,8 @@ from typing import Any
 import keras
 
 from tfamp.precision import policy as policy_lib
-from tfamp.run import provenance, records
+from tfamp.run import provenance
+from tfamp.run.result import RunResult, Status
 from tfamp.telemetry import script_config
 from tfamp.telemetry.recorder import Recorder
 
@@ -117,7 +119,7 @@ class ScriptRun:
         if not self.is_running:
             return
         self.is_running = False
-        status = "completed" if is_whole else "interrupted"
+        status: Status = "completed" if is_whole else "interrupted"
         if error is not None:
             asked = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
             status = "interrupted" if asked else "failed"
@@ -130,13 +132,14 @@ class ScriptRun:
             self.recorder.event(status, {"error": text} if text else None)
         finally:
             self.recorder.close()
-        result |= self.recorder.result()
+        figures = self.recorder.result()
+        result = dataclasses.replace(result, figures=figures)
         why_no_success = self.recorder.non_finite.verdict(
-            result["steps_attempted"], result["steps_applied"]
+            figures.steps_attempted, figures.steps_applied
         )
-        if result["status"] == "completed" and why_no_success:
+        if status == "completed" and why_no_success:
             self.recorder.non_finite.say(why_no_success)
-            result |= {"status": "failed", "error": why_no_success}
+            result = dataclasses.replace(result, status="failed", error=why_no_success)
         self.recorder.directory.write_result(result)
 
     @contextlib.contextmanager
@@ -148,17 +151,17 @@ class ScriptRun:
             self.end(error)
             raise
 
-    def _outcome(self, status: str, error: str | None) -> dict[str, Any]:
+    def _outcome(self, status: Status, error: str | None) -> RunResult:
         names = ("policy", "loop", "model", "dataset", "seed", "jit_compile")
-        return {
-            "schema_version": records.SCHEMA_VERSION,
-            "status": status,
-            "error": error,
-            **{name: self._config.get(name) for name in names},
-            "tf32": policy_lib.computes_in_tf32(),
-            "device": script_config.device(),
-            "versions": provenance.versions(),
-        }
+        told: dict[str, Any] = {name: self._config.get(name) for name in names}
+        return RunResult(
+            status=status,
+            error=error,
+            **told,
+            tf32=policy_lib.computes_in_tf32(),
+            device=script_config.device(),
+            versions=provenance.versions(),
+        )
 
     def _end_with_process(self) -> None:
         error = getattr(sys, "last_value", None)

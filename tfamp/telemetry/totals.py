@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Literal
+
+from tfamp.run.result import LossScale
 
 
 @dataclasses.dataclass
@@ -30,7 +32,7 @@ class OptimizerTotals:
     counted: dict[str, int | None] = dataclasses.field(default_factory=dict)
     collapsed_at: int | None = None
     first_skips: list[int] | None = dataclasses.field(default_factory=list)
-    mode: str | None = None
+    mode: Literal["dynamic", "static"] | None = None
     initial: float = math.nan
     final: float = math.nan
     lowest: float = math.inf
@@ -45,21 +47,21 @@ class OptimizerTotals:
         columns = {**self.counted, **counts}
         return {column: plus(self.count(column), counts.get(column, 0)) for column in columns}
 
-    def loss_scale(self) -> dict[str, Any] | None:
+    def loss_scale(self) -> LossScale | None:
         """What result.json says of the loss scale; None where nothing was scaled."""
         if self.mode is None:
             return None
-        return {
-            "mode": self.mode,
-            "initial": self.initial,
-            "final": self.final,
-            "min": self.lowest,
-            "max": self.highest,
-            "skipped": self.count("skipped_total"),
-            "skipped_non_finite_loss": self.count("skipped_non_finite_loss"),
-            "collapsed_at": self.collapsed_at,
-            "first_skips": self.first_skips,
-        }
+        return LossScale(
+            mode=self.mode,
+            initial=self.initial,
+            final=self.final,
+            min=self.lowest,
+            max=self.highest,
+            skipped=self.count("skipped_total"),
+            skipped_non_finite_loss=self.count("skipped_non_finite_loss"),
+            collapsed_at=self.collapsed_at,
+            first_skips=None if self.first_skips is None else tuple(self.first_skips),
+        )
 
 
 def plus(first: int | None, second: int | None) -> int | None:

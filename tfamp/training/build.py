@@ -14,6 +14,7 @@ from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
+from tfamp.run.run_config import Float32Effect
 from tfamp.training import optim, own_step
 
 
@@ -36,7 +37,7 @@ class Run:
     model: keras.Model
     loss: keras.losses.Loss
     forced_float32: list[str]
-    float32_effects: dict[str, dict[str, list[str]]]
+    float32_effects: dict[str, Float32Effect]
     whole_epoch: int
 
     @property

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
-from tfamp.run import provenance, records
+from tfamp.run import provenance
 from tfamp.run.config import HPARAMS
+from tfamp.run.run_config import RunConfig
 from tfamp.telemetry import memory
 from tfamp.training import own_step
 from tfamp.training.build import Run
@@ -20,7 +20,7 @@ from tfamp.training.profile import how_to_look
 
 def config_record(
     run: Run, command_line: Sequence[str], model_files: dict[str, str] | None
-) -> dict[str, Any]:
+) -> RunConfig:
     """What config.json says of a run.
 
     Args:
@@ -29,20 +29,19 @@ def config_record(
         model_files: Hashes of the user's model file and its neighbours, by path; or None.
     """
     device = memory.training_device()
-    return {
-        "schema_version": records.SCHEMA_VERSION,
-        "config": run.config.to_json(),
-        "command_line": list(command_line),
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
-        "device": f"{device} ({memory.device_name(device)})",
-        "tf32": policy_lib.computes_in_tf32(),
-        "trainable_parameters": _trainable(run.model),
-        "model_sha256": model_files,
-        "computes_in": computes.computes_in(run.model),
-        "forced_float32_layers": run.forced_float32,
-        "float32_layers_effect": run.float32_effects,
-    }
+    return RunConfig(
+        config=run.config.to_json(),
+        command_line=tuple(command_line),
+        versions=provenance.versions(),
+        git_revision=provenance.git_revision(),
+        device=f"{device} ({memory.device_name(device)})",
+        tf32=policy_lib.computes_in_tf32(),
+        trainable_parameters=_trainable(run.model),
+        model_sha256=model_files,
+        computes_in=computes.computes_in(run.model),
+        forced_float32_layers=tuple(run.forced_float32),
+        float32_layers_effect=run.float32_effects,
+    )
 
 
 def _trainable(model: keras.Model) -> int:

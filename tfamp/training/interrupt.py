@@ -56,7 +56,7 @@ class StopOnSignal(keras.callbacks.Callback):
 
     def __init__(
         self,
-        write_end: Callable[[BaseException | None], dict[str, Any]] = lambda error: {},
+        write_end: Callable[[BaseException | None], None] = lambda error: None,
         place: str = "",
     ) -> None:
         super().__init__()
@@ -98,12 +98,12 @@ class StopOnSignal(keras.callbacks.Callback):
 
     # In the main thread.
 
-    def end(self, error: BaseException | None) -> dict[str, Any]:
+    def end(self, error: BaseException | None) -> None:
         """Calls `write_end`, unless the other thread does so and ends the process."""
         if not self._end.acquire(blocking=False):
             threading.Event().wait()
         self._is_stopping.set()
-        return self._write_end(error)
+        self._write_end(error)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         is_second = self._signum is not None or self._received > 1

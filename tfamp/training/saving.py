@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,9 +17,9 @@ from typing import Any
 import keras
 
 import tfamp
-from tfamp.run.belongings import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory, written_whole
+from tfamp.run.result import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL, Saved
 
 # Just the line that the README gives, so that what passes here loads for everybody; the rest comes
 # after it. A process of its own, since this one knows classes that another does not.
@@ -96,13 +97,7 @@ class Saving:
         self.best = SaveBest(directory.path / BEST_WEIGHTS) if config.save_best else None
         self.swap = keras.callbacks.SwapEMAWeights() if is_averaged else None
         why_not = _NOT_YET if config.save_model else _NOT_ASKED
-        self._record: dict[str, Any] = {
-            "weights": None,
-            "are_averages": is_averaged,
-            "why_no_weights": why_not,
-            "model": None,
-            "why_no_model": why_not,
-        }
+        self._saved = Saved(are_averages=is_averaged, why_no_weights=why_not, why_no_model=why_not)
 
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
@@ -110,16 +105,20 @@ class Saving:
         return [callback for callback in (self.best, self.swap) if callback is not None]
 
     @property
-    def record(self) -> dict[str, Any]:
+    def saved(self) -> Saved:
         """What is saved so far, for result.json."""
         best = self.best
-        has_best = best is not None and best.epoch is not None
-        return self._record | {
-            "best": BEST_WEIGHTS if has_best else None,
-            "best_epoch": best.epoch if best else None,
-            "best_validation_accuracy": best.accuracy if best and has_best else None,
-            "why_no_best": best.error if best else None,
-        }
+        if best is None:
+            return self._saved
+        found = dataclasses.replace(self._saved, why_no_best=best.error)
+        if best.epoch is None:
+            return found
+        return dataclasses.replace(
+            found,
+            best=BEST_WEIGHTS,
+            best_epoch=best.epoch,
+            best_validation_accuracy=best.accuracy,
+        )
 
     def save_weights(self) -> None:
         """Saves the last weights; with moving averages these, which is what evaluation takes."""
@@ -129,13 +128,15 @@ class Saving:
             self._take_averages()
             _save_weights(self._model, self._directory.path / FINAL_WEIGHTS)
         except Exception as error:
-            self._record["why_no_weights"] = _text(error)
+            self._saved = dataclasses.replace(self._saved, why_no_weights=_text(error))
         else:
-            self._record |= {"weights": FINAL_WEIGHTS, "why_no_weights": None}
+            self._saved = dataclasses.replace(
+                self._saved, weights=FINAL_WEIGHTS, why_no_weights=None
+            )
 
     def leave_model_out(self) -> None:
         """Lets `save_model` do nothing: the user has no time for it."""
-        self._record["why_no_model"] = _LEFT_OUT
+        self._saved = dataclasses.replace(self._saved, why_no_model=_LEFT_OUT)
         self._is_model_left_out = True
 
     def save_model(self, say: Callable[[str], None]) -> None:
@@ -162,9 +163,9 @@ class Saving:
         except Exception as error:
             why_not = f"It cannot be saved: {_text(error)}"
         if why_not is None:
-            self._record |= {"model": MODEL, "why_no_model": None}
+            self._saved = dataclasses.replace(self._saved, model=MODEL, why_no_model=None)
         else:
-            self._record["why_no_model"] = why_not + self._instead()
+            self._saved = dataclasses.replace(self._saved, why_no_model=why_not + self._instead())
 
     def _take_averages(self) -> None:
         inner = self._model.optimizer.inner_optimizer
@@ -186,30 +187,33 @@ class Saving:
         )
 
 
-def lines(record: dict[str, Any], place: str | os.PathLike[str]) -> list[str]:
+def lines(saved: Saved, place: str | os.PathLike[str]) -> list[str]:
     """What was saved and what could not be, for the console.
 
     Args:
-        record: `Saving.record`, as in result.json.
+        saved: `Saving.saved`, as in result.json.
         place: The run's folder.
     """
     said = []
     path = Path(place)
-    if record["weights"]:
-        which = " (the moving averages, as evaluated)" if record["are_averages"] else ""
-        said.append(f"  weights              {path / record['weights']}{which}")
-    if record["best"]:
+    if saved.weights:
+        which = " (the moving averages, as evaluated)" if saved.are_averages else ""
+        said.append(f"  weights              {path / saved.weights}{which}")
+    if saved.best and saved.best_epoch is not None:
         said.append(
-            f"  best weights         {path / record['best']} (epoch {record['best_epoch'] + 1}, "
-            f"{100 * record['best_validation_accuracy']:.2f} %)"
+            f"  best weights         {path / saved.best} (epoch {saved.best_epoch + 1}, "
+            f"{100 * (saved.best_validation_accuracy or 0.0):.2f} %)"
         )
-    if record["model"]:
-        said.append(f"  model                {path / record['model']}")
-    for what in ("weights", "best", "model"):
-        why_not = record[f"why_no_{what}"]
+    if saved.model:
+        said.append(f"  model                {path / saved.model}")
+    reasons = {
+        "weights": saved.why_no_weights,
+        "best weights": saved.why_no_best,
+        "model": saved.why_no_model,
+    }
+    for what, why_not in reasons.items():
         if why_not and why_not != _NOT_ASKED:
-            name = "best weights" if what == "best" else what
-            said.append(f"  {'no ' + name:<20} {why_not}")
+            said.append(f"  {'no ' + what:<20} {why_not}")
     return said
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -13,10 +13,11 @@ from tfamp.models import user_files
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.moving_averages import kept_moving_averages
-from tfamp.run import provenance, records
+from tfamp.run import provenance
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import ExitCalled, InputError
+from tfamp.run.result import ComputesIn, Figures, RunResult, Status
 from tfamp.telemetry import memory
 from tfamp.telemetry.callback import PrecisionTelemetry
 from tfamp.telemetry.non_finite import NonFiniteRun, StopOnNonFinite
@@ -33,7 +34,7 @@ from tfamp.training.saving import Saving
 
 def train(
     config: Config, command_line: Sequence[str] = (), say: Callable[[str], None] = print
-) -> dict[str, Any]:
+) -> RunResult:
     """Trains as the config says and writes the run directory.
 
     Args:
@@ -42,7 +43,7 @@ def train(
         say: Where lines for the user go.
 
     Returns:
-        The result, as in result.json: `status` is completed, interrupted or failed.
+        The result, as in result.json.
 
     Raises:
         InputError: The config cannot be run; nothing was written.
@@ -56,21 +57,21 @@ def train(
     run: Run | None = None
     telemetry: PrecisionTelemetry | None = None
     saving: Saving | None = None
-    result: dict[str, Any] = {}
+    # As training ended, and again with the model.
+    results: list[RunResult] = []
 
-    def ended(error: BaseException | None) -> dict[str, Any]:
+    def ended(error: BaseException | None) -> None:
         if run is None:
             directory.prepare(config.overwrite)
         counted = computes.computes_in(run.model) if run else None
         settled = run.config if run else config
-        result.update(_finish(settled, counted, telemetry, saving, directory, error))
-        return result
+        results.append(_finish(settled, counted, telemetry, saving, directory, error))
 
     def save_model() -> None:
-        if saving is not None and result:
+        if saving is not None and results:
             if stop.is_urgent:
                 saving.leave_model_out()
-            _save_model(saving, directory, result, say)
+            results.append(_save_model(saving, directory, results[-1], say))
 
     with contextlib.ExitStack() as stack:
         # First in, last out: Ctrl-C is then Python's own again, for the model to be left out.
@@ -116,7 +117,8 @@ def train(
         except BaseException as error:
             stop.end(error)
             raise
-        return stop.end(None)
+        stop.end(None)
+    return results[-1]
 
 
 def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnSignal) -> None:
@@ -148,46 +150,46 @@ def _loop(run: Run, telemetry: PrecisionTelemetry, saving: Saving, stop: StopOnS
 
 def _finish(
     config: Config,
-    computes_in: dict[str, Any] | None,
+    computes_in: ComputesIn | None,
     telemetry: PrecisionTelemetry | None,
     saving: Saving | None,
     directory: RunDirectory,
     error: BaseException | None,
-) -> dict[str, Any]:
-    status = "completed"
+) -> RunResult:
+    status: Status = "completed"
     if error is not None:
         was_stopped = isinstance(error, (RunInterrupted, KeyboardInterrupt))
         status = "interrupted" if was_stopped else "failed"
     device = memory.training_device()
-    result: dict[str, Any] = {
-        "schema_version": records.SCHEMA_VERSION,
-        "status": status,
-        "error": _error_text(error) if status == "failed" else None,
-        "policy": config.policy,
-        "loop": config.loop,
-        "model": config.model,
-        "dataset": config.dataset,
-        "seed": config.seed,
-        "tf32": policy_lib.computes_in_tf32(),
-        "jit_compile": config.jit_compile,
-        "computes_in": computes_in,
-        "device": f"{device} ({memory.device_name(device)})",
-        "versions": provenance.versions(),
-    }
-    if saving is not None:
-        result["saved"] = saving.record
+    result = RunResult(
+        status=status,
+        error=_error_text(error) if status == "failed" else None,
+        policy=config.policy,
+        loop=config.loop,
+        model=config.model,
+        dataset=config.dataset,
+        seed=config.seed,
+        tf32=policy_lib.computes_in_tf32(),
+        jit_compile=config.jit_compile,
+        computes_in=computes_in,
+        device=f"{device} ({memory.device_name(device)})",
+        versions=provenance.versions(),
+        saved=saving.saved if saving else None,
+    )
     if error is not None:
         # First what is certain: after a failure the device may answer no more.
         directory.write_result(result)
     is_written = error is not None
     try:
-        result |= _end_of_rows(telemetry, status, error) if telemetry else {}
+        if telemetry is not None:
+            figures = _end_of_rows(telemetry, status, error)
+            result = dataclasses.replace(result, figures=figures)
         directory.write_result(result)
         is_written = True
     finally:
         if saving is not None:
             saving.save_weights()
-            result["saved"] = saving.record
+            result = dataclasses.replace(result, saved=saving.saved)
             if is_written:
                 directory.write_result(result)
     return result
@@ -195,7 +197,7 @@ def _finish(
 
 def _end_of_rows(
     telemetry: PrecisionTelemetry, status: str, error: BaseException | None
-) -> dict[str, Any]:
+) -> Figures:
     try:
         telemetry.event(status, {"error": _error_text(error)} if error else None)
     finally:
@@ -204,19 +206,20 @@ def _end_of_rows(
 
 
 def _save_model(
-    saving: Saving, directory: RunDirectory, result: dict[str, Any], say: Callable[[str], None]
-) -> None:
+    saving: Saving, directory: RunDirectory, result: RunResult, say: Callable[[str], None]
+) -> RunResult:
     """Saves the model once all else is on disk: result.json is true also if this is cut short."""
     saving.save_model(say)
-    result["saved"] = saving.record
+    result = dataclasses.replace(result, saved=saving.saved)
     try:
         directory.write_result(result)
     except OSError as error:
         say(f"{directory.result} does not tell of the model: {error}")
-    if result["status"] != "completed":
+    if result.status != "completed":
         # A completed run ends with a summary, which has them.
-        for line in saving_lib.lines(result["saved"], directory.path):
+        for line in saving_lib.lines(saving.saved, directory.path):
             say(line)
+    return result
 
 
 def _error_text(error: BaseException | None) -> str | None:

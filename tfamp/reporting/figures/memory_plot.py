@@ -18,8 +18,7 @@ def memory(group: Group) -> Drawing | None:
         [
             peak / _MEBIBYTE
             for run in variant.runs
-            if variant.has_comparable_costs
-            and (peak := run.result["device_peak_bytes"]) is not None
+            if variant.has_comparable_costs and (peak := run.figures.device_peak_bytes) is not None
         ]
         for variant in group.variants
     ]
