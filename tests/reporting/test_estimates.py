@@ -122,7 +122,7 @@ def test_shares_that_agree_have_no_width(share):
     assert (found.low, found.high) == (pytest.approx(share), pytest.approx(share))
 
 
-@pytest.mark.parametrize("shares", [[], [0.5], [0.5, math.nan], [0.5, 3.0]])
+@pytest.mark.parametrize("shares", [[], [0.5], [0.5, math.nan], [0.5, 1.5], [-0.2, 0.5]])
 def test_what_are_no_several_shares_is_left_to_the_mean(shares):
     plain, found = estimates.mean(shares), estimates.mean_share(shares)
     assert (found is plain is None) or str(found) == str(plain)
@@ -142,3 +142,8 @@ def test_a_difference_of_shares_stays_between_minus_one_and_one():
     assert estimates.mean_share_difference([], []) is None
     close = estimates.mean_share_difference([0.5, 0.51], [0.5, 0.5])
     assert close == estimates.mean_difference([0.5, 0.51], [0.5, 0.5])
+
+
+def test_a_difference_of_what_are_no_shares_is_not_cut():
+    found = estimates.mean_share_difference([1.5, 1.7], [0.1, 0.1])
+    assert found == estimates.mean_difference([1.5, 1.7], [0.1, 0.1]) and found.high > 1.5
