@@ -23,4 +23,4 @@ def test_many_seeds_in_a_row_are_a_range(values, words):
 
 
 def test_a_run_without_a_seed_comes_last():
-    assert sorted([None, 10, 0, 9], key=seeds.by_seed) == [0, 9, 10, None]
+    assert sorted([None, 10, 1, 0, 9], key=seeds.by_seed) == [0, 1, 9, 10, None]

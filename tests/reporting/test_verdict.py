@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from made_runs import write_run
+from made_runs import rewrite, write_run
 
 from tfamp.reporting import comparison, runs, verdict
 from tfamp.reporting.estimates import Estimate
@@ -53,6 +53,20 @@ def test_what_was_not_measured_is_said(tmp_path):
     )
 
 
+def test_an_accuracy_that_was_not_measured_or_is_not_finite_is_said(tmp_path):
+    write_pairs(tmp_path / "nan", 2, [50.0, 50.0], [math.nan, 0.8])
+    assert sentences(tmp_path / "nan")[2] == (
+        "Accuracy: mixed_bfloat16 differs from float32 by +nan points of validation accuracy (no "
+        "interval): a figure is not finite, so nothing can be said."
+    )
+    write_pairs(tmp_path / "none", 1, [50.0], [0.8])
+    for folder in (tmp_path / "none").iterdir():
+        rewrite(folder / "result.json", validation_accuracy=None)
+    assert sentences(tmp_path / "none")[2] == (
+        "Accuracy: mixed_bfloat16 or float32 has no validation accuracy, so nothing can be said."
+    )
+
+
 def test_the_baseline_has_none(tmp_path):
     write_pairs(tmp_path, 1, [50.0], [0.8])
     found, _ = runs.find(tmp_path, tmp_path / "report")
@@ -67,6 +81,7 @@ def test_the_baseline_has_none(tmp_path):
         (Estimate(0.5, 0.4, 0.7, 3), "slower", "smaller"),
         (Estimate(1.1, 0.9, 1.3, 3), "within noise", "within noise"),
         (Estimate(1.1, 1.0, 1.3, 3), "within noise", "within noise"),
+        (Estimate(0.9, 0.8, 1.0, 3), "within noise", "within noise"),
         (Estimate(1.0, 1.0, 1.0, 3), "the same", "the same"),
         (Estimate(1.04, 1.03, 1.045, 3), "slightly faster", "slightly larger"),
         (Estimate(0.99, 0.985, 0.995, 3), "slightly slower", "slightly smaller"),
