@@ -17,7 +17,7 @@ from tfamp.run.config import FLOAT16_POLICIES
 from tfamp.run.errors import InputError
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping import matrix as matrix_lib
-from tfamp.sweeping.cells import Cell
+from tfamp.sweeping.cell import Cell
 from tfamp.sweeping.folder import SweepFolder
 from tfamp.sweeping.runner import Runner
 

@@ -1,140 +1,18 @@
-"""The cells of a sweep: their order, names and commands, and what is on disk of them."""
+"""The cells that a matrix asks for: their order, names and commands."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from tfamp.models import user_files
 from tfamp.run import flags as run_flags
-from tfamp.run import recorded, records
-from tfamp.run.config import FLOAT16_POLICIES, SCALE_SETTINGS, Config, Role, names_of
-from tfamp.run.directory import RunDirectory
+from tfamp.run.config import FLOAT16_POLICIES, SCALE_SETTINGS, Config
 from tfamp.run.errors import InputError
 from tfamp.run.resolve import default_run_name, shapes
-from tfamp.run.run_config import RunConfig
-from tfamp.run.schema import OtherVersionError, RecordError
+from tfamp.sweeping.cell import Cell
 from tfamp.sweeping.matrix import AXES, Matrix
-
-_ABSENT = "absent"
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One training of a sweep.
-
-    Attributes:
-        config: What the trainer makes of `arguments`.
-        arguments: The flags for `python -m tfamp.train`.
-        model_sha256: The content of a user's model as the sweep began; None for one of tfamp's.
-    """
-
-    config: Config
-    arguments: tuple[str, ...]
-    model_sha256: dict[str, str] | None = None
-
-    @property
-    def name(self) -> str:
-        """The run's name, of which there is one in a sweep."""
-        return str(self.config.run_name)
-
-    @property
-    def directory(self) -> RunDirectory:
-        """Where the run's files lie; as the trainer makes it."""
-        path = f"{self.config.logdir}/{self.config.run_name}"
-        # A sweep names its cells itself.
-        return RunDirectory(path, self.config.saved_names, named_by=("logdir",))
-
-    @property
-    def log(self) -> Path:
-        """The file that takes what the process prints."""
-        return self.directory.path / "train.log"
-
-    def command(self) -> list[str]:
-        """The command line of the cell's process."""
-        return [sys.executable, "-m", "tfamp.train", *self.arguments]
-
-    def is_finished(self) -> bool:
-        """Whether a completed run of just this config is on disk.
-
-        Raises:
-            InputError: The run on disk cannot be read.
-        """
-        return self.directory.is_completed() and not self._differences()
-
-    def conflict(self) -> dict[str, tuple[Any, Any]]:
-        """What a completed run of this name was run with instead: `{field: (there, here)}`.
-
-        Empty where no run is completed or it is this cell's own.
-
-        Raises:
-            InputError: The run on disk cannot be read.
-        """
-        return self._differences() if self.directory.is_completed() else {}
-
-    def seconds_on_disk(self) -> float | None:
-        """Roughly how long a finished run took, less its imports and the loading of data."""
-        try:
-            done, began = self.directory.result.stat(), self.directory.config.stat()
-        except OSError:
-            return None
-        return max(0.0, done.st_mtime - began.st_mtime)
-
-    def _differences(self) -> dict[str, tuple[Any, Any]]:
-        try:
-            record = RunConfig.read(self.directory.config)
-            found = record.settings()
-        except OtherVersionError as other:
-            return {"schema_version": (other.version, records.SCHEMA_VERSION)}
-        except RecordError:
-            return {"config.json": ("not there or unreadable", "this sweep's")}
-        # Through JSON, where a tuple is a list.
-        wanted = json.loads(json.dumps(self.config.to_json()))
-        self._leave_to_the_run(wanted, found, record.command_line)
-        pairs = {
-            name: (found.get(name, _ABSENT), wanted.get(name, _ABSENT))
-            for name in dict.fromkeys((*wanted, *found))
-            if name not in names_of(Role.PLACE)
-        }
-        differing = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-        return differing | self._changed_files(record.model_sha256)
-
-    def _changed_files(self, trained: dict[str, str] | None) -> dict[str, tuple[str, str]]:
-        """The files of a user's model that are no longer as they were when the run was trained."""
-        if self.model_sha256 is None or trained is None:
-            return {}
-        return {
-            f"the content of {name},": (recorded.short_hash(there), recorded.short_hash(here))
-            for name, (there, here) in recorded.changed_files(trained, self.model_sha256).items()
-        }
-
-    def _leave_to_the_run(
-        self, wanted: dict[str, Any], found: dict[str, Any], command_line: Sequence[str]
-    ) -> None:
-        """Takes over into `wanted` what the run decides where the user leaves it open."""
-        if wanted["jit_compile"] is None:
-            wanted["jit_compile"] = found.get("jit_compile")
-        steps = wanted["steps_per_epoch"]
-        if steps is not None:
-            # fit runs whole executions, so the run rounds down.
-            wanted["steps_per_epoch"] = steps - steps % self.config.steps_per_execution
-        elif _asked_for_whole_epochs(command_line):
-            wanted["steps_per_epoch"] = found.get("steps_per_epoch")
-
-
-def _asked_for_whole_epochs(command_line: Sequence[str]) -> bool:
-    # config.json holds the number that was run, which a shorter epoch that was asked for has too;
-    # what was asked is in the command line.
-    try:
-        return run_flags.parse(command_line[1:])["steps_per_epoch"].value is None
-    except InputError:
-        return False
 
 
 def make(matrix: Matrix, logdir: str, train_flags: Sequence[str]) -> list[Cell]:
@@ -249,18 +127,10 @@ def check_on_disk(cells: Sequence[Cell], overwrite: bool) -> None:
         cell.directory.check(overwrite=True)
         conflict = cell.conflict()
         if conflict:
-            fields = ", ".join(
-                f"{name} {_shown(there)} there and {_shown(here)} here"
-                for name, (there, here) in conflict.items()
-            )
-            conflicts.append(f"{cell.directory.path} ({fields})")
+            conflicts.append(f"{cell.directory.path} ({', '.join(map(str, conflict))})")
     if conflicts and not overwrite:
         more = f", and {len(conflicts) - 3} more" if len(conflicts) > 3 else ""
         raise InputError(
             f"Finished with another configuration: {'; '.join(conflicts[:3])}{more}. Finished runs "
             "are kept. Give another LOGDIR, or add '-- --overwrite' to replace these."
         )
-
-
-def _shown(value: Any) -> str:
-    return "left open" if value is None else str(value)

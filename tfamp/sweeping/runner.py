@@ -19,7 +19,7 @@ from types import FrameType
 
 from tfamp.run.errors import InputError
 from tfamp.sweeping import die_with_parent
-from tfamp.sweeping.cells import Cell
+from tfamp.sweeping.cell import Cell
 from tfamp.sweeping.remaining_time import RemainingTime, duration
 
 _EPOCH_LINE = re.compile(r"Epoch \d+/\d+\b")
@@ -256,9 +256,9 @@ def _is_finished(cell: Cell) -> bool:
 def _ended(code: int, cell: Cell) -> str:
     if code == 0:
         with contextlib.suppress(InputError):
-            changed = [name for name in cell.conflict() if name.startswith("the content of ")]
+            changed = [each.what for each in cell.conflict() if each.is_model_file]
             if changed:
-                return f"{changed[0].rstrip(',')} changed while the sweep ran"
+                return f"the content of {changed[0]} changed while the sweep ran"
         return "exit code 0, but no result of this configuration"
     if code > 0:
         return f"exit code {code}"
