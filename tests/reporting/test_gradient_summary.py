@@ -1,11 +1,13 @@
 """What the rows say of the gradients."""
 
+import json
 import math
 
 import pytest
-from made_runs import write_run
+from made_runs import rewrite, write_run
 
 from tfamp.reporting import gradient_summary, runs
+from tfamp.run import records
 
 
 def read(folder):
@@ -46,3 +48,17 @@ def test_a_run_without_float16_has_none(tmp_path):
         gradient_summary.summarise_gradients(read(write_run(tmp_path, policy="mixed_bfloat16")))
         is None
     )
+
+
+def test_a_loss_that_did_not_fall_is_no_training_and_one_that_is_not_known_neither(tmp_path):
+    folder = write_run(tmp_path, policy="mixed_float16", loss_scale="none")
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rewrite(folder / "result.json", train_loss=rows[0][records.TRAIN_LOSS])
+    summary = gradient_summary.summarise_gradients(read(folder))
+    assert summary.last_loss == summary.first_loss and summary.has_trained is False
+    for row in rows:
+        row.pop(records.TRAIN_LOSS, None)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = gradient_summary.summarise_gradients(read(folder))
+    assert summary.first_loss is None and summary.has_trained is False

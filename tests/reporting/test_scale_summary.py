@@ -7,10 +7,17 @@ from made_runs import rewrite, write_run
 
 from tfamp.reporting import comparison, document, runs, scale_summary
 from tfamp.reporting.pages import scale_tables
+from tfamp.run import records
 
 
 def read(folder):
     return runs.read(folder, folder.name)
+
+
+def with_scale(folder, **values):
+    result = json.loads((folder / "result.json").read_text())
+    rewrite(folder / "result.json", loss_scale=result["loss_scale"] | values)
+    return folder
 
 
 def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
@@ -36,6 +43,30 @@ def test_settled_is_what_held_in_the_second_half_and_not_a_last_dip(tmp_path):
     assert (summary.initial, summary.settled, summary.final) == (2.0**20, 2.0**15, 2.0**14)
 
 
+def test_the_second_half_begins_in_the_middle(tmp_path):
+    scales = [2.0**9] + [2.0**10] * 19 + [2.0**11] * 10 + [2.0**12] * 16 + [2.0**11] * 14
+    summary = scale_summary.summarise_scale(
+        read(write_run(tmp_path, policy="mixed_float16", scales=scales))
+    )
+    # 16 of the last 30, though 24 of the last 40 had the other.
+    assert (summary.initial, summary.settled, summary.growths) == (2.0**9, 2.0**12, 3)
+
+
+@pytest.mark.parametrize("skipped", [3, None])
+def test_a_scaler_that_is_read_at_marks_tells_no_first_skip(skipped, tmp_path):
+    folder = write_run(tmp_path, policy="mixed_float16", skips=(2, 5, 7))
+    path = folder / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["step"] % 5:
+            for name in (records.SCALE, records.SKIPPED_TOTAL):
+                row.pop(name, None)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = scale_summary.summarise_scale(read(with_scale(folder, skipped=skipped)))
+    assert (summary.skipped, summary.steps) == (skipped, 60)
+    assert summary.first_overflow_step is None
+
+
 def test_a_first_step_that_is_skipped_counts(tmp_path):
     summary = scale_summary.summarise_scale(
         read(write_run(tmp_path, policy="mixed_float16", skips=(1,)))
@@ -55,12 +86,6 @@ def test_a_static_scale_never_grows(tmp_path):
 )
 def test_where_nothing_is_scaled_there_is_no_summary(values, tmp_path):
     assert scale_summary.summarise_scale(read(write_run(tmp_path, **values))) is None
-
-
-def with_scale(folder, **values):
-    result = json.loads((folder / "result.json").read_text())
-    rewrite(folder / "result.json", loss_scale=result["loss_scale"] | values)
-    return folder
 
 
 def test_skips_by_bad_losses_and_a_collapse_are_read_where_they_are_recorded(tmp_path):
