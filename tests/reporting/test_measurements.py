@@ -24,6 +24,7 @@ def measured(tmp_path, name, **values):
         ([90.0, 3.0, 1.0], 2.0),
         ([90.0, 3.0], 3.0),
         ([90.0], 90.0),
+        ([], None),
     ],
 )
 def test_an_epoch_takes_the_median_of_those_that_compiled_nothing(tmp_path, seconds, expected):

@@ -35,7 +35,7 @@ def warnings(
     found += [
         f"The batch size differs: {entry.directory} is not compared. {entry.why}"
         for entry in comparisons.unpaired
-        if "batch_size (" in entry.why
+        if "batch_size" in entry.differs_in
     ]
     return sources.distinct(found)
 

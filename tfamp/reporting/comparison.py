@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from tfamp.reporting import estimates, measurements, pairing
 from tfamp.reporting.estimates import Estimate
 from tfamp.reporting.groups import Comparison, Comparisons, Group, Variant, xla_words
+from tfamp.reporting.pairing import Unpaired
 from tfamp.reporting.precision_settings import Precision
-from tfamp.reporting.runs import FinishedRun, PassedOver
+from tfamp.reporting.runs import FinishedRun
 from tfamp.reporting.seeds import by_seed
 from tfamp.run.config import POLICIES
 from tfamp.run.errors import InputError, setting, unknown_name
@@ -32,7 +33,7 @@ def compare(runs: Sequence[FinishedRun], baseline: str) -> Comparisons:
         InputError: No run has that policy or label though there are runs.
     """
     _check_baseline(runs, baseline)
-    unpaired: list[PassedOver] = []
+    unpaired: list[Unpaired] = []
     members = pairing.join_compilers(
         pairing.gather(runs), lambda run: baseline in (run.policy, Precision.of(run).label)
     )
@@ -56,7 +57,7 @@ def _check_baseline(runs: Sequence[FinishedRun], baseline: str) -> None:
         raise unknown_name("baseline", baseline, known, "baseline")
 
 
-def _group(runs: Sequence[FinishedRun], baseline: str, unpaired: list[PassedOver]) -> Group:
+def _group(runs: Sequence[FinishedRun], baseline: str, unpaired: list[Unpaired]) -> Group:
     by_precision: dict[tuple[Precision, bool | None], dict[int | None, FinishedRun]] = defaultdict(
         dict
     )
@@ -64,7 +65,7 @@ def _group(runs: Sequence[FinishedRun], baseline: str, unpaired: list[PassedOver
         seeds = by_precision[Precision.of(run), run.config.jit_compile]
         if run.seed in seeds:
             why = f"It repeats {seeds[run.seed].directory}: the same settings and the same seed."
-            unpaired.append(PassedOver(run.directory, why))
+            unpaired.append(Unpaired(run.directory, why))
         else:
             seeds[run.seed] = run
     labels = [precision.label for precision in dict.fromkeys(p for p, _ in by_precision)]
@@ -132,27 +133,24 @@ def _comparison(variant: Variant, baseline: Variant) -> Comparison | None:
     )
 
 
-def _why_unpaired(group: Group, groups: Sequence[Group], baseline: str) -> list[PassedOver]:
+def _why_unpaired(group: Group, groups: Sequence[Group], baseline: str) -> list[Unpaired]:
     found = []
     if group.baseline is None:
         for run in group.runs:
             others = [r for g in groups if g.baseline is not None for r in g.baseline.runs]
-            why = f"No {baseline} run shares its other settings. "
-            found.append(PassedOver(run.directory, why + pairing.nearest(run, others)))
+            why = f"No {baseline} run shares its other settings."
+            found.append(pairing.unpaired(run, why, others))
         return found
     for variant in group.variants:
         seeds = {run.seed for run in group.baseline.runs}
         if variant is group.baseline:
             if len(group.variants) == 1:
                 others = [r for g in groups if g is not group for r in g.runs]
-                why = "No run of another precision shares its other settings. "
-                found += [
-                    PassedOver(run.directory, why + pairing.nearest(run, others))
-                    for run in group.runs
-                ]
+                why = "No run of another precision shares its other settings."
+                found += [pairing.unpaired(run, why, others) for run in group.runs]
             continue
         found += [
-            PassedOver(run.directory, f"{group.baseline.label} has no run of seed {run.seed}.")
+            Unpaired(run.directory, f"{group.baseline.label} has no run of seed {run.seed}.")
             for run in variant.runs
             if run.seed not in seeds
         ]

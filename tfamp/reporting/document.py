@@ -53,12 +53,20 @@ def build(
             "groups": [
                 _group(group, name) for group, name in zip(comparisons.groups, ids, strict=True)
             ],
-            "unpaired": [dataclasses.asdict(entry) for entry in comparisons.unpaired],
-            "passed_over": [dataclasses.asdict(entry) for entry in passed_over],
+            "unpaired": [_left_out(entry) for entry in comparisons.unpaired],
+            "passed_over": [_left_out(entry) for entry in passed_over],
             "warnings": caveats.warnings(logdir, comparisons, passed_over),
             "provenance": sources.collect(logdir, comparisons),
         }
     )
+
+
+def _left_out(entry: PassedOver) -> dict[str, Any]:
+    return {
+        "directory": entry.directory,
+        "why": entry.why,
+        "is_unfinished": entry.is_unfinished,
+    }
 
 
 def slug(text: str) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from tfamp.reporting import measurements, pairing
 from tfamp.reporting.estimates import Estimate
+from tfamp.reporting.pairing import Unpaired
 from tfamp.reporting.precision_settings import Precision
-from tfamp.reporting.runs import FinishedRun, PassedOver
+from tfamp.reporting.runs import FinishedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Comparisons:
     """
 
     groups: tuple[Group, ...]
-    unpaired: tuple[PassedOver, ...]
+    unpaired: tuple[Unpaired, ...]
 
 
 def xla_words(has_xla: bool | None) -> str:

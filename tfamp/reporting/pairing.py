@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfamp.reporting.runs import FinishedRun
+from tfamp.reporting.runs import FinishedRun, PassedOver
 from tfamp.run import recorded
 from tfamp.run.config import Role, names_of
 
@@ -66,10 +66,21 @@ def join_compilers(
     return [group for group in joined if group]
 
 
-def nearest(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
-    """Says in what the most similar of `others` differs."""
+@dataclasses.dataclass(frozen=True)
+class Unpaired(PassedOver):
+    """A run that no other may be compared with.
+
+    Attributes:
+        differs_in: The settings in which the most similar one differs.
+    """
+
+    differs_in: tuple[str, ...] = ()
+
+
+def unpaired(run: FinishedRun, why: str, others: Sequence[FinishedRun]) -> Unpaired:
+    """Leaves a run without a partner, and says in what the most similar of `others` differs."""
     if not others:
-        return "There is none to compare it with."
+        return Unpaired(run.directory, f"{why} There is none to compare it with.")
 
     def differences(other: FinishedRun) -> dict[str, tuple[Any, Any]]:
         here, there = settings_of(run), settings_of(other)
@@ -77,9 +88,11 @@ def nearest(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
         names = sorted(here.keys() | there.keys())
         return {n: (here.get(n), there.get(n)) for n in names if here.get(n) != there.get(n)}
 
-    closest = min(others, key=lambda other: (len(differences(other)), other.directory))
-    parts = [part for n, (a, b) in differences(closest).items() for part in _difference(n, a, b)]
-    return f"The nearest, {closest.directory}, differs in {', '.join(parts)}."
+    nearest = min(others, key=lambda other: (len(differences(other)), other.directory))
+    found = differences(nearest)
+    parts = [part for name, (a, b) in found.items() for part in _difference(name, a, b)]
+    why += f" The nearest, {nearest.directory}, differs in {', '.join(parts)}."
+    return Unpaired(run.directory, why, differs_in=tuple(found))
 
 
 def _difference(name: str, here: Any, there: Any) -> list[str]:
