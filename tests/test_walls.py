@@ -124,3 +124,23 @@ def test_flags_are_read_in_one_place():
         "run/flags.py",
         "train.py",
     }
+
+
+def test_no_import_leads_back():
+    known = {
+        ".".join(("tfamp", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for path in PACKAGE.rglob("*.py")
+    }
+    graph = {module: set() for module in known}
+    for module, imported in imports():
+        graph[module] |= {imported, imported.rpartition(".")[0]} & known - {module}
+
+    def follow(module, way):
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module in graph:
+            for imported in graph[module]:
+                follow(imported, [*way, module])
+            del graph[module]
+
+    for module in known:
+        follow(module, [])

@@ -1,6 +1,6 @@
 """What a training loop did, step by step: figures, rows, TensorBoard.
 
-    progress                       what the user sees meanwhile
+    progress, stop_on_non_finite   callbacks that ask the one below: what the user sees; an end
     callback, hand_written         the two doors: Keras's hooks, and a loop of one's own
     script_run, script_config      for a user's script: the folder, config.json, result.json
     recorder                       counts steps and epochs, reads the device, writes rows

@@ -20,8 +20,9 @@ from tfamp.run.errors import ExitCalled, InputError
 from tfamp.run.result import ComputesIn, Figures, RunResult, Status
 from tfamp.telemetry import memory
 from tfamp.telemetry.callback import PrecisionTelemetry
-from tfamp.telemetry.non_finite import NonFiniteRun, StopOnNonFinite
+from tfamp.telemetry.non_finite import NonFiniteRun
 from tfamp.telemetry.progress import ProgressBar
+from tfamp.telemetry.stop_on_non_finite import StopOnNonFinite
 from tfamp.training import description
 from tfamp.training import saving as saving_lib
 from tfamp.training.build import Run, build
