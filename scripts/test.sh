@@ -9,5 +9,6 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/venv.sh"
 tfamp_environment test
 cd -- "$tfamp_root"
-# Two processes, whole files to each: fixtures and compiled runs are shared within a file.
-exec "$tfamp_python" -m pytest -n 2 --dist loadfile "$@"
+# Two processes with half of the tests each, in order, so that runs are shared within a file; the one
+# that is done first takes over half of what is left to the other.
+exec "$tfamp_python" -m pytest -n 2 --dist worksteal "$@"

@@ -14,6 +14,7 @@ import keras
 import pytest
 
 import tfamp
+from tests.marks import slow
 from tfamp import registration
 from tfamp.models import registry
 from tfamp.precision.unscaled import UnscaledOptimizer
@@ -94,7 +95,7 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ["keras first", "tfamp first", slow("a part of tfamp")])
 def test_a_fresh_process_loads_a_compiled_model(order, trained_by_tfamp):
     imports, name, expected = ORDERS[order]
     script = f"""

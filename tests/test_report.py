@@ -24,8 +24,14 @@ sys.exit(report.main(sys.argv[1:]))
 """
 
 
+def write_pair(logdir):
+    """The least that makes a comparison; a report of a whole sweep draws for seconds."""
+    for policy in ("float32", "mixed_bfloat16"):
+        write_run(logdir, policy=policy)
+
+
 def test_it_needs_no_tensorflow(tmp_path):
-    write_sweep(tmp_path, seeds=2)
+    write_pair(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, str(tmp_path)],
         capture_output=True,
@@ -60,7 +66,7 @@ def test_what_it_writes_and_says(tmp_path, capsys):
     "name", ["report.md", "report.html", "report.json", "pictures/group1/cost.png", "pictures"]
 )
 def test_files_that_no_report_wrote_are_refused_and_left(name, tmp_path, capsys):
-    write_sweep(tmp_path / "runs", seeds=1)
+    write_pair(tmp_path / "runs")
     if name.endswith(".png"):
         name = f"pictures/group1/{group_pictures.FILES[0]}"
     mine = tmp_path / "mine" / name
@@ -75,7 +81,7 @@ def test_files_that_no_report_wrote_are_refused_and_left(name, tmp_path, capsys)
 
 
 def test_a_second_report_replaces_the_first_and_reads_the_same_runs(tmp_path):
-    write_sweep(tmp_path, seeds=1)
+    write_pair(tmp_path)
     assert report.main([str(tmp_path)]) == 0
     first = (tmp_path / "report" / "report.json").read_text()
     assert report.main([str(tmp_path)]) == 0
@@ -84,7 +90,7 @@ def test_a_second_report_replaces_the_first_and_reads_the_same_runs(tmp_path):
 
 
 def test_out_and_baseline(tmp_path):
-    write_sweep(tmp_path / "runs", seeds=1)
+    write_pair(tmp_path / "runs")
     out = tmp_path / "elsewhere" / "deep"
     arguments = [str(tmp_path / "runs"), "--baseline=mixed_bfloat16", f"--out={out}"]
     assert report.main(arguments) == 0

@@ -197,6 +197,7 @@ def test_a_prepared_directory_is_enough(tiny_dir, tmp_path):
     assert tfds_sets.open_images(builder, 8, deterministic=False).train.num_examples == 40
 
 
+@pytest.mark.slow
 def test_real_fashion_mnist(fashion_mnist_dir, debian_source):
     import gzip
 

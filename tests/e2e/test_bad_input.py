@@ -14,6 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 from short_runs import HERE, ODD, TINY
 
+from tests.marks import slow
 from tfamp import train as command
 from tfamp.run import flags as run_flags
 from tfamp.run import records
@@ -73,7 +74,8 @@ def message_in(stderr):
         (["--polcy=float16"], "Unknown command line flag 'polcy'. Did you mean: policy"),
         (["--policy=mixed_float61"], "Unknown policy 'mixed_float61'. Did you mean 'mixed_float16"),
         (["--model=resnet21"], "Unknown model 'resnet21'. Did you mean 'resnet20'?"),
-        ([f"--model={FILE}:no_model"], "the function returned int, not a keras.Model"),
+        # Said once TensorFlow is there.
+        slow([f"--model={FILE}:no_model"], "the function returned int, not a keras.Model"),
     ],
 )
 def test_a_refusal_is_one_message_and_exit_code_2(arguments, expected, tmp_path):
@@ -197,9 +199,11 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
                 f"--model={ODD}:{function} --loop={loop} --policy={policy}",
                 r"none of the 2 weights of '\w+' is trainable, so there is nothing to train\. Set",
             )
-            for function in ("frozen", "frozen_layers")
-            for loop in LOOPS
-            for policy in ("float32", "mixed_float16", "bfloat16")
+            for function, loop, policy in (
+                ("frozen", "fit", "float32"),
+                ("frozen", "custom", "bfloat16"),
+                ("frozen_layers", "custom", "mixed_float16"),
+            )
         ),
         ("--float32_layers=conv7", r"'conv7' matches no layer of 'tiny'\. Near it: conv\d"),
         # Sets of TFDS's.
@@ -392,9 +396,10 @@ def test_an_error_in_training(loop, tmp_path, capsys):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "failed"
     assert "planted fault" in result["error"]
-    # The steps before it are there, though none was due to be read yet.
+    # The steps before it are there, though none was due to be read yet; the one that was broken
+    # off leaves no row of zeros.
     rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
-    assert [row["step"] for row in rows if row["kind"] == "step"][:2] == [1, 2]
+    assert [row["step"] for row in rows if row["kind"] == "step"] == [1, 2]
     (event,) = [row for row in rows if row["kind"] == "event"]
     assert (event["event"], rows[-1]) == ("failed", event)
     assert event["error"] == result["error"]
@@ -419,15 +424,6 @@ def test_a_device_that_answers_no_more_hides_no_error(tmp_path, capsys, monkeypa
     assert "planted fault" in result["error"]
     (event,) = records.read_rows(tmp_path / "run" / "metrics.jsonl")
     assert (event["event"], event["error"]) == ("failed", result["error"])
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_step_that_was_broken_off_leaves_no_row_of_zeros(loop, tmp_path, capsys):
-    arguments = (*SHORT, f"--model={ODD}:fails_in_training", f"--loop={loop}", "--log_every=10")
-    assert in_this_process(*arguments, f"--logdir={tmp_path}") == 1
-    capsys.readouterr()
-    rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
-    assert [row["step"] for row in rows if row["kind"] == "step"] == [1, 2]
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -1,8 +1,7 @@
 """The README's plain Keras script, run as it stands."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -17,15 +16,11 @@ def test_the_script_in_the_readme_is_the_one_that_is_run():
     assert f"```python\n{body}```" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_it_leaves_a_run_directory(tmp_path):
-    done = subprocess.run(
-        [sys.executable, ROOT / "experiments" / "drop_in.py", tmp_path / "run"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "loss scale 32768, skipped 0" in done.stdout
+def test_it_leaves_a_run_directory(tmp_path, monkeypatch, capsys):
+    script = str(ROOT / "experiments" / "drop_in.py")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "run")])
+    runpy.run_path(script, run_name="__main__")
+    assert "loss scale 32768, skipped 0" in capsys.readouterr().out
     rows = records.read_rows(tmp_path / "run" / "metrics.jsonl")
     steps = [row for row in rows if row["kind"] == "step"]
     assert [row["step"] for row in steps] == list(range(1, 3 * 48 + 1))

@@ -18,6 +18,7 @@ from absl import flags
 from short_runs import ODD, SHORT, TINY
 
 import tfamp.run.flags  # noqa: F401
+from tests.marks import slow
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
 from tfamp.run.config import POLICIES, Config
@@ -26,6 +27,9 @@ from tfamp.run.resolve import resolve
 from tfamp.training import description, saving, trainer
 
 LOOPS = ("fit", "custom")
+# What a loop does by itself is shown of ours; what the optimizer does in either is of fit too.
+MOSTLY_CUSTOM = (slow("fit"), "custom")
+MOSTLY_FIT = ("fit", slow("custom"))
 SHOWN: dict[str, list] = {}
 
 
@@ -233,7 +237,7 @@ def test_image_size(train):
 
 
 @shows("augment")
-@pytest.mark.parametrize("augment", ["flip_crop", "randaugment", "mixup_cutmix"])
+@pytest.mark.parametrize("augment", ["flip_crop", slow("randaugment"), "mixup_cutmix"])
 def test_augment(augment):
     def batches(name):
         data = trainer.build(resolve(Config(model=TINY, augment=name, batch_size=50))).data
@@ -277,7 +281,7 @@ def test_loop(loop, train, tmp_path):
 
 
 @shows("epochs")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_epochs(loop, train):
     done = train(epochs=3, steps_per_epoch=2, loop=loop)
     assert [(row["epoch"], row["step"]) for row in done.epochs] == [(0, 2), (1, 4), (2, 6)]
@@ -437,7 +441,7 @@ def test_momentum(train):
 
 
 @shows("label_smoothing")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_label_smoothing(loop, train):
     done = train(steps_per_epoch=1, label_smoothing=0.5, loop=loop)
     # The same weights and the same batch once more, and the formula in NumPy.
@@ -449,7 +453,7 @@ def test_label_smoothing(loop, train):
     expected = -(smooth * log_p).sum(-1).mean()
     plain = -(labels * log_p).numpy().sum(-1).mean()
     assert done.losses[0] == pytest.approx(expected, rel=1e-6)
-    assert train(steps_per_epoch=1, loop=loop).losses[0] == pytest.approx(plain, rel=1e-6)
+    assert train(loop=loop).losses[0] == pytest.approx(plain, rel=1e-6)
     assert abs(expected - plain) > 1e-4
 
 
@@ -472,7 +476,7 @@ def test_clip_global_norm(policy, loop, train):
 
 
 @shows("ema_momentum")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_ema_momentum(loop, train):
     first = train(**LINEAR, steps_per_epoch=1, loop=loop)
     second = train(**LINEAR, steps_per_epoch=2, loop=loop)
@@ -492,7 +496,7 @@ def test_ema_momentum(loop, train):
 
 
 @shows("ema_momentum")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_FIT)
 def test_ema_leaves_training_alone(loop, train):
     """Evaluation swaps the average in; the next epoch goes on from the weights themselves."""
     plain = train(**LINEAR, epochs=2, steps_per_epoch=2, loop=loop)
@@ -501,7 +505,7 @@ def test_ema_leaves_training_alone(loop, train):
 
 
 @shows("accumulation_steps")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_accumulation_steps(loop, train):
     plain = train(**LINEAR, loop=loop)
     done = train(**LINEAR, accumulation_steps=2, lr_schedule="cosine", loop=loop)
@@ -522,7 +526,7 @@ FLOAT16 = {"policy": "mixed_float16", "model": f"{ODD}:float16_in_the_middle"}
 
 
 @shows("loss_scale")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_FIT)
 def test_loss_scale_none(loop, train):
     with pytest.warns(UserWarning, match="compute in float16 and nothing scales the loss"):
         done = train(loss_scale="none", loop=loop, **FLOAT16)
@@ -531,7 +535,7 @@ def test_loss_scale_none(loop, train):
 
 
 @shows("loss_scale")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_loss_scale_static(loop, train):
     done = train(loss_scale="1024", loop=loop, **FLOAT16)
     assert done.column(records.SCALE) == [1024.0] * 4
@@ -562,7 +566,7 @@ def test_loss_scale_dynamic(train):
 
 
 @shows("loss_scale_growth_steps")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_FIT)
 def test_loss_scale_growth_steps(loop, train):
     done = train(loss_scale_growth_steps=2, initial_loss_scale=256.0, loop=loop, **FLOAT16)
     assert done.column(records.SCALE) == [256.0, 256.0, 512.0, 512.0]
@@ -604,7 +608,7 @@ def test_max_loss_scale(train):
 
 
 @shows("min_loss_scale")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_min_loss_scale(loop, train_any):
     done = train_any(
         policy="mixed_float16",
@@ -638,8 +642,10 @@ def test_loss_scale_recovery_steps(steps, then, train_any):
 
 
 @shows("max_skipped_in_a_row")
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("loss_scale", ["dynamic", "1024"])
+@pytest.mark.parametrize(
+    ("loss_scale", "loop"),
+    [("dynamic", "fit"), ("1024", "custom"), slow("dynamic", "custom"), slow("1024", "fit")],
+)
 def test_max_skipped_in_a_row(loss_scale, loop, train_any):
     values = FLOAT16 | {"model": f"{ODD}:overflows", "loop": loop, "log_every": 1}
     endless = train_any(loss_scale=loss_scale, **values)
@@ -654,7 +660,7 @@ def test_max_skipped_in_a_row(loss_scale, loop, train_any):
 
 
 @shows("stop_on_non_finite")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_stop_on_non_finite(loop, train_any):
     values = {"model": f"{ODD}:nan_at_step_3", "steps_per_epoch": 8, "loop": loop}
     assert train_any(**values).column("step") == [1, 2, 3, 4]
@@ -702,7 +708,7 @@ def test_a_scale_for_a_users_model_without_float16_is_refused(name, value):
 
 
 @shows("jit_compile")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_jit_compile(loop, train):
     done = train(jit_compile=True, loop=loop)
     assert done.built.model.jit_compile is True
@@ -732,8 +738,9 @@ def test_jit_compile_default(policy):
 
 
 @shows("steps_per_execution")
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("log_every", [1, 4])
+@pytest.mark.parametrize(
+    ("log_every", "loop"), [(1, "custom"), (4, "fit"), slow(1, "fit"), slow(4, "custom")]
+)
 def test_steps_per_execution(loop, log_every, train):
     one = train(loop=loop, steps_per_epoch=6, epochs=2)
     many = train(loop=loop, steps_per_epoch=6, epochs=2, steps_per_execution=3, log_every=log_every)
@@ -753,7 +760,7 @@ def test_steps_per_execution_above_an_epoch(train):
 
 
 @shows("profile_steps")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_FIT)
 def test_profile_steps(loop, train):
     plain = train(loop=loop)
     assert not (plain.path / "train" / "plugins").exists()
@@ -765,14 +772,16 @@ def test_profile_steps(loop, train):
 
 @shows("profile_steps")
 @pytest.mark.parametrize(
-    ("wanted", "steps_per_execution", "traced"),
+    ("wanted", "steps_per_execution", "traced", "loop"),
     [
-        ((2, 3), 1, [2, 3]),
-        ((4, 5), 2, [3, 4, 5, 6]),
-        ((7, 99), 1, [7, 8]),
+        ((2, 3), 1, [2, 3], "custom"),
+        ((4, 5), 2, [3, 4, 5, 6], "fit"),
+        ((7, 99), 1, [7, 8], "custom"),
+        slow((2, 3), 1, [2, 3], "fit"),
+        slow((4, 5), 2, [3, 4, 5, 6], "custom"),
+        slow((7, 99), 1, [7, 8], "fit"),
     ],
 )
-@pytest.mark.parametrize("loop", LOOPS)
 def test_profile_steps_traces_these_steps(
     wanted, steps_per_execution, traced, loop, train, tmp_path, monkeypatch
 ):
@@ -855,11 +864,17 @@ def test_logdir_and_run_name(train, tmp_path):
 
 
 @shows("log_every")
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize(
-    ("log_every", "timed"),
+    ("log_every", "timed", "loop"),
     # The first step compiles and is not timed; the end of the epoch is a mark too.
-    [(1, [2, 3, 4]), (2, [2, 4]), (3, [3, 4])],
+    [
+        (1, [2, 3, 4], "fit"),
+        (3, [3, 4], "custom"),
+        slow(2, [2, 4], "fit"),
+        slow(1, [2, 3, 4], "custom"),
+        slow(2, [2, 4], "custom"),
+        slow(3, [3, 4], "fit"),
+    ],
 )
 def test_log_every(log_every, timed, loop, train):
     done = train(log_every=log_every, loop=loop)
@@ -885,7 +900,7 @@ def test_save_model(wanted, train, tmp_path, monkeypatch):
 
 
 @shows("save_best")
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", MOSTLY_CUSTOM)
 def test_save_best(loop, train):
     # The learning rate wrecks what was learned before.
     done = train(save_best=True, epochs=3, learning_rate=3.0, loop=loop)

@@ -1,4 +1,4 @@
-"""Scripts as someone writes them who has just found tfamp, each in a process of its own."""
+"""Scripts as someone writes them who has just found tfamp, in processes of their own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tfamp.run import records
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "newcomers"
+QUICK = ("two_outputs", "gan", "by_hand")
 # What TensorFlow prints when it is imported, whatever its log level.
 IMPORT = ("WARNING: All log messages before absl", "I0000 ", "E0000 ", "W0000 ",
           "To enable the following instructions")  # fmt: skip
@@ -47,29 +48,43 @@ class Run:
         return [row.get(name) for row in self.steps]
 
 
+def run_in_a_process(folder, *arguments):
+    """Runs Python in a folder; nothing on its stderr is a warning or an error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "default", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    # Python's own of other packages are not the script's.
+    said = [line for line in lines if not line.startswith(IMPORT)]
+    for word in ("Traceback", "Warning", "Error", "tfamp"):
+        assert not any(word in line for line in said if "Deprecation" not in line), said
+
+
 @pytest.fixture
 def run(tmp_path):
-    """Runs a script, and again if asked; nothing on its stderr is a warning or an error."""
+    """Runs a script in a process of its own, and again if asked."""
 
     def run(name, times=1, folder=None):
         for _ in range(times):
-            done = subprocess.run(
-                [sys.executable, "-W", "default", SCRIPTS / f"{name}.py"],
-                cwd=tmp_path,
-                env=os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "1"},
-                capture_output=True,
-                text=True,
-                timeout=300,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            # Python's own of other packages are not the script's.
-            said = [line for line in lines if not line.startswith(IMPORT)]
-            for word in ("Traceback", "Warning", "Error", "tfamp"):
-                assert not any(word in line for line in said if "Deprecation" not in line), said
+            run_in_a_process(tmp_path, SCRIPTS / f"{name}.py")
         return Run(tmp_path / "runs" / (folder or name))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def run_quickly(tmp_path_factory):
+    """What the quick scripts left, run one after the other by one process: it imports once."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    one_by_one = "import runpy, sys; [runpy.run_path(x, run_name='__main__') for x in sys.argv[1:]]"
+    run_in_a_process(folder, "-c", one_by_one, *(SCRIPTS / f"{name}.py" for name in QUICK))
+    return lambda name: Run(folder / "runs" / name)
 
 
 @pytest.mark.slow
@@ -94,8 +109,8 @@ def test_lstm_with_the_wrapper_that_keras_makes(run):
     assert records.VALIDATION_ACCURACY in left.epochs[0]
 
 
-def test_two_outputs_with_each_metric_under_its_own_name(run):
-    left = run("two_outputs")
+def test_two_outputs_with_each_metric_under_its_own_name(run_quickly):
+    left = run_quickly("two_outputs")
     assert left.column("step") == list(range(1, 17))
     assert len(left.epochs) == 2
     names = {"kind_accuracy", "kind_loss", "age_loss", "age_mae", "age_root_mean_squared_error"}
@@ -106,8 +121,8 @@ def test_two_outputs_with_each_metric_under_its_own_name(run):
     assert left.result["metrics"]["validation/kind_accuracy"] > 0
 
 
-def test_gan_with_two_optimizers(run):
-    left = run("gan")
+def test_gan_with_two_optimizers(run_quickly):
+    left = run_quickly("gan")
     assert left.column("step") == list(range(1, 17))
     for name, scale in (("d_optimizer", 2.0**15), ("g_optimizer", 2.0**12)):
         assert left.column(f"{records.SCALE}/{name}")[0] == scale
@@ -136,8 +151,8 @@ def test_a_train_step_of_its_own_in_two_phases(run):
     assert left.epochs[1]["validation/error"] > 0
 
 
-def test_a_loop_by_hand(run):
-    left = run("by_hand")
+def test_a_loop_by_hand(run_quickly):
+    left = run_quickly("by_hand")
     assert left.column("step") == list(range(1, 25))
     assert left.result["loop"] == "custom"
     assert left.result["validation_accuracy"] > 0.5
@@ -157,4 +172,4 @@ def test_saved_loaded_and_trained_on(run):
 def test_every_script_is_run_here():
     text = Path(__file__).read_text(encoding="utf-8")
     names = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert len(names) == 7 and all(f'run("{name}"' in text for name in names)
+    assert len(names) == 7 and all(f'("{name}"' in text for name in names)

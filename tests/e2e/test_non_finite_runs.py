@@ -9,17 +9,24 @@ import pytest
 from short_runs import ODD
 from test_bad_input import SHORT, in_this_process
 
+from tests.marks import slow
 from tfamp import train as command
 from tfamp.run.result import RunResult
 from tfamp.telemetry.non_finite import NonFiniteRun
 
 LOOPS = ("fit", "custom")
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 UNSCALED = pytest.mark.filterwarnings("ignore:These layers compute in float16:UserWarning")
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("policy", "loop"),
+    [
+        ("float32", "custom"),
+        ("mixed_bfloat16", "fit"),
+        slow("float32", "fit"),
+        slow("mixed_bfloat16", "custom"),
+    ],
+)
 def test_what_nothing_scales_stops_at_the_read_that_finds_a_broken_weight(policy, loop, train_any):
     done = train_any(model=f"{ODD}:nan_at_step_3", policy=policy, loop=loop, steps_per_epoch=8)
     assert isinstance(done.error, NonFiniteRun)
@@ -69,8 +76,17 @@ def test_a_scale_that_is_being_found_is_no_fault(train):
     assert done.result["non_finite"] is None
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("policy", "loop"),
+    [
+        ("float32", "fit"),
+        ("mixed_bfloat16", "custom"),
+        ("mixed_float16", "custom"),
+        slow("float32", "custom"),
+        slow("mixed_bfloat16", "fit"),
+        slow("mixed_float16", "fit"),
+    ],
+)
 def test_nan_from_the_first_step_fails_under_every_policy(policy, loop, train_any):
     """Told to go on, it does, and still is no success."""
     done = train_any(model=f"{ODD}:always_nan", policy=policy, loop=loop, stop_on_non_finite=False)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from short_runs import ODD
 
+from tests.marks import slow
 from tfamp import train as command
 from tfamp.run import records
 from tfamp.run.config import Config
@@ -15,13 +16,21 @@ from tfamp.run.resolve import resolve
 from tfamp.training import own_step, trainer
 
 LOOPS = ("fit", "custom")
-POLICIES = ("float32", "mixed_float16", "mixed_bfloat16")
 UNSCALED = pytest.mark.filterwarnings("ignore:These layers compute in float16:UserWarning")
 
 
 @UNSCALED
-@pytest.mark.parametrize("function", ["adds_a_thousand", "adds_a_thousand_scaled"])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("function", "policy"),
+    [
+        ("adds_a_thousand", "float32"),
+        ("adds_a_thousand", "mixed_float16"),
+        ("adds_a_thousand_scaled", "mixed_float16"),
+        slow("adds_a_thousand", "mixed_bfloat16"),
+        slow("adds_a_thousand_scaled", "float32"),
+        slow("adds_a_thousand_scaled", "mixed_bfloat16"),
+    ],
+)
 def test_a_train_step_of_the_models_own_is_kept_under_every_policy(function, policy, train):
     done = train(model=f"{ODD}:{function}", policy=policy, learning_rate=0.01)
     plain = train(model=f"{ODD}:sixteen_bit_logits", policy=policy, learning_rate=0.01)
@@ -70,7 +79,7 @@ def test_a_train_step_that_does_not_update_is_refused():
         trainer.build(resolve(config))
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [slow("float32"), "mixed_float16", slow("mixed_bfloat16")])
 def test_a_compute_loss_of_the_models_own_is_kept(policy, train):
     done = train(model=f"{ODD}:adds_in_compute_loss", policy=policy)
     plain = train(model=f"{ODD}:sixteen_bit_logits", policy=policy)
@@ -104,8 +113,15 @@ def test_a_test_step_of_the_models_own_evaluates_in_both_loops(loop, train):
     assert "validation accuracy  not reported by the model" in command.summary(done.result, "x")
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("policy", "loop"),
+    [
+        ("mixed_float16", "custom"),
+        ("bfloat16", "fit"),
+        slow("mixed_float16", "fit"),
+        slow("bfloat16", "custom"),
+    ],
+)
 def test_losses_and_metrics_of_16_bit_logits_are_float32(loop, policy, train):
     done = train(model=f"{ODD}:sixteen_bit_logits", policy=policy, loop=loop, steps_per_epoch=1)
     model = done.built.model

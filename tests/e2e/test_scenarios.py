@@ -54,6 +54,7 @@ def test_an_overflow_in_one_optimizer_leaves_the_other_alone(run):
     ]
 
 
+@pytest.mark.slow
 def test_several_devices_skip_together():
     # In a process of its own: it divides the CPU before TensorFlow computes anything.
     done = subprocess.run(

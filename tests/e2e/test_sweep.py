@@ -270,6 +270,7 @@ TRAIN_FLAGS = ("--steps_per_epoch=4", "--batch_size=50", "--log_every=2", "--noj
                "--nosave_model")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_training_with_its_rows_written(tmp_path):
     arguments = (tmp_path, "--policies=float32", f"--models={TINY}", "--seeds=0,1")
     process = begin(*arguments, "--", "--epochs=100000", *TRAIN_FLAGS)

@@ -7,6 +7,7 @@ import keras_cv
 import numpy as np
 import pytest
 
+from tests.marks import slow
 from tfamp.models import registry, resnet
 
 
@@ -22,7 +23,7 @@ def num_trainable(model):
         ("resnet20", (28, 28, 1), 10, 269_434),
         # torchvision.models.resnet18 and resnet50.
         ("resnet18", (224, 224, 3), 1000, 11_689_512),
-        ("resnet50", (224, 224, 3), 1000, 25_557_032),
+        slow("resnet50", (224, 224, 3), 1000, 25_557_032),
         # The CIFAR form that is commonly used: 3x3 stem.
         ("resnet18", (32, 32, 3), 10, 11_173_962),
         ("resnet50", (32, 32, 3), 10, 23_520_842),
@@ -70,9 +71,10 @@ def test_resolution_of_each_stage(name, side, expected):
     assert stage_sides(model, len(expected)) == expected
 
 
-def test_large_and_small_images_give_the_same_names_but_for_the_pooling():
-    small = registry.build("resnet50", (32, 32, 3), 10)
-    large = registry.build("resnet50", (96, 96, 3), 10)
+@pytest.mark.parametrize("name", ["resnet18", slow("resnet50")])
+def test_large_and_small_images_give_the_same_names_but_for_the_pooling(name):
+    small = registry.build(name, (32, 32, 3), 10)
+    large = registry.build(name, (96, 96, 3), 10)
     small_names = {layer.name for layer in small.layers}
     large_names = {layer.name for layer in large.layers}
     assert large_names - small_names == {"stem_pool"}

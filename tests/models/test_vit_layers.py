@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.marks import slow
 from tfamp.models import vit_layers
 
 POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
@@ -60,7 +61,7 @@ def test_tanh_gelu_would_give_nan_gradients_in_float16():
     np.testing.assert_array_equal(tape.gradient(y, x), [1.0, 1.0, 1.0])
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_with_dropout_it_trains_in_fit_where_the_parent_does_not(jit_compile, set_policy):
     set_policy("mixed_float16")
     inputs = keras.Input((5, 16))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 
 
 def embedding_model():
@@ -65,9 +66,24 @@ def clipped(**values):
     return keras.optimizers.SGD(0.1, global_clipnorm=0.01, **values)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("accumulation", [None, 2])
-@pytest.mark.parametrize("inner", [sgd, adam, clipped], ids=lambda inner: inner.__name__)
+@pytest.mark.parametrize(
+    ("inner", "accumulation", "jit_compile"),
+    [
+        (sgd, None, False),
+        (adam, 2, False),
+        (sgd, 2, True),
+        (clipped, None, True),
+        slow(sgd, None, True),
+        slow(sgd, 2, False),
+        slow(adam, None, False),
+        slow(adam, None, True),
+        slow(adam, 2, True),
+        slow(clipped, None, False),
+        slow(clipped, 2, False),
+        slow(clipped, 2, True),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_the_update_is_that_of_the_dense_gradient(inner, accumulation, jit_compile):
     ours = trained(inner(gradient_accumulation_steps=accumulation), jit_compile)
     assert ours.optimizer.skipped_total == 0

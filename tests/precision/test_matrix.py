@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 
@@ -64,8 +65,16 @@ SETTINGS = (
     ("plain", "jit", "mirrored"),
 )
 CASES = [Case(*values) for values in itertools.product(*SETTINGS)]
-# These alone hold every pair of settings, as a test below makes sure.
-QUICK = CASES[::7]
+# These alone hold every pair of settings, as a test below makes sure, with two that XLA compiles.
+QUICK = [
+    Case(None, 1, False, True, "custom", "mirrored"),
+    Case(None, 1, True, False, "custom", "jit"),
+    Case(None, 4, False, True, "fit", "plain"),
+    Case(CLIP, 1, False, False, "fit", "plain"),
+    Case(CLIP, 4, False, True, "fit", "jit"),
+    Case(CLIP, 4, True, True, "custom", "plain"),
+    Case(CLIP, 4, True, False, "fit", "mirrored"),
+]
 
 GENERATOR = np.random.default_rng(0)
 INPUTS = GENERATOR.normal(size=(NUM_CLEAN, GROUP, 6)).astype("float32")
@@ -240,7 +249,7 @@ def flat(arrays):
 
 @pytest.mark.parametrize(
     "case",
-    [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+    [case if case in QUICK else slow(case) for case in CASES],
     ids=str,
 )
 def test_matrix(case, reference, two_replicas):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 
 INPUTS = np.random.default_rng(0).normal(size=(128, 3)).astype("float32")
 TARGETS = INPUTS.sum(axis=1, keepdims=True)
@@ -49,7 +50,7 @@ def with_bad_batch(bad):
     return inputs
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_a_bad_batch_is_as_if_it_had_not_been(jit_compile):
     model = trained(with_bad_batch(np.nan), jit_compile=jit_compile)
     assert model.optimizer.skipped_total == model.optimizer.skipped_non_finite_loss == 1

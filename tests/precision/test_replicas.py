@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 from tfamp.precision import replicas
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.precision.unscaled import UnscaledOptimizer
@@ -282,8 +283,17 @@ def train(strategy, loop, labels=LABELS, make=None, policy="mixed_float16", inpu
     return model
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("policy", "loop"),
+    [
+        ("float32", "custom"),
+        ("mixed_float16", "custom"),
+        ("mixed_bfloat16", "fit"),
+        slow("float32", "fit"),
+        slow("mixed_float16", "fit"),
+        slow("mixed_bfloat16", "custom"),
+    ],
+)
 def test_two_replicas_train_as_one(two_replicas, loop, policy):
     make = unscaled(momentum=0.5, weight_decay=1e-2) if policy != "mixed_float16" else None
     one = train(tf.distribute.get_strategy(), loop, make=make, policy=policy)
@@ -301,14 +311,17 @@ def test_two_replicas_train_as_one(two_replicas, loop, policy):
         np.testing.assert_allclose(two.history.history[name], values, rtol=tolerance, atol=0.03)
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
 @pytest.mark.parametrize(
-    ("replica", "bad"),
+    ("replica", "bad", "loop"),
     [
-        (1, OVERFLOWS),
-        (1, INF),
-        pytest.param(0, OVERFLOWS, marks=pytest.mark.slow),
-        pytest.param(0, INF, marks=pytest.mark.slow),
+        (1, OVERFLOWS, "fit"),
+        (1, INF, "custom"),
+        slow(1, OVERFLOWS, "custom"),
+        slow(1, INF, "fit"),
+        slow(0, OVERFLOWS, "fit"),
+        slow(0, OVERFLOWS, "custom"),
+        slow(0, INF, "fit"),
+        slow(0, INF, "custom"),
     ],
 )
 def test_one_bad_example_on_one_replica_in_a_loop(two_replicas, loop, replica, bad):

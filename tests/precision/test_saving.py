@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 from tfamp.precision.unscaled import UnscaledOptimizer
 
 RNG = np.random.default_rng(0)
@@ -128,8 +129,13 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("accumulation", [None, 4])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+@pytest.mark.parametrize(
+    ("way", "accumulation"),
+    # Each way with or without, by turns; the other is slow.
+    [(way, (4, None)[i % 2]) for i, way in enumerate(WAYS)]
+    + [slow(way, (None, 4)[i % 2]) for i, way in enumerate(WAYS)],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
 def test_a_run_goes_on_with_the_same_losses(tmp_path, way, accumulation):
     model = built_model(new_optimizer(accumulation))
     train(model, 0, 7)  # With groups of 4 microbatches, in the middle of one.

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 from tfamp.precision import watch
 
 
@@ -99,7 +100,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, slow(True)])
 def test_a_whole_script(jit_compile):
     script = textwrap.dedent(SCRIPT).replace("JIT", str(jit_compile))
     done = subprocess.run(

@@ -1,6 +1,7 @@
 """Which share of each step's gradient was zero or not finite, as the optimizers' history has it."""
 
 import functools
+import itertools
 import math
 
 import keras
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
 from tfamp.precision.unscaled import UnscaledOptimizer
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
@@ -142,6 +144,14 @@ def test_two_replicas_count_their_sum(two_replicas, make, accumulation):
     np.testing.assert_array_equal(rows[0].numpy(), rows[1].numpy())
 
 
+QUICK = (
+    ("mixed_float16", False, "custom"),
+    ("mixed_float16", True, "fit"),
+    ("float16", False, "fit"),
+    ("mixed_bfloat16", True, "custom"),
+)
+
+
 class Small(keras.losses.Loss):
     """The sum of the predictions times 2^-20: the gradient of each is a float16 subnormal."""
 
@@ -149,9 +159,15 @@ class Small(keras.losses.Loss):
         return keras.ops.sum(keras.ops.cast(y_pred, "float32"), axis=-1) * 2.0**-20
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-@JIT
-@pytest.mark.parametrize("policy", ["mixed_float16", "float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("policy", "jit_compile", "loop"),
+    [
+        case if case in QUICK else slow(*case)
+        for case in itertools.product(
+            ("mixed_float16", "float16", "mixed_bfloat16"), (False, True), ("fit", "custom")
+        )
+    ],
+)
 def test_what_underflows_without_a_scale_is_seen(policy, loop, jit_compile):
     # The gradient of weight i is 2^-20 times input i: 2^-20, 2^-23, 2^-25 and 0. In float16 the
     # third, half the smallest number, rounds to zero; in bfloat16, or times a scale, it does not.

@@ -12,6 +12,7 @@ import pytest
 from plain_scripts import INPUTS, TARGETS, Left, compiled, fit, scaled, tiny_model
 
 import tfamp
+from tests.marks import slow
 from tfamp import report
 from tfamp.run import records
 from tfamp.telemetry import script_config
@@ -37,8 +38,8 @@ except ZeroDivisionError:
 ENDS = [
     ("raise RuntimeError('out of luck')", 1, "failed", "RuntimeError: out of luck"),
     ("raise KeyboardInterrupt", 130, "interrupted", None),
-    ("raise ZeroDivisionError", 0, "interrupted", None),
-    pytest.param("sys.exit(3)", 3, "interrupted", None, marks=pytest.mark.slow),
+    slow("raise ZeroDivisionError", 0, "interrupted", None),
+    slow("sys.exit(3)", 3, "interrupted", None),
 ]
 
 

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 import tfamp
+from tests.marks import slow
 from tfamp.precision import policy as policy_lib
 from tfamp.run import records
 from tfamp.run.config import Config
@@ -18,20 +19,21 @@ from tfamp.run.resolve import resolve
 from tfamp.training import trainer
 
 MODELS = Path(__file__).with_name("float16_models.py")
+# The first two are found in two ways; the others are as one of them.
 CASES = [
     ("float32", "policy_map"),
-    ("float32", "one_layer"),
     ("float32", "nested"),
-    ("mixed_bfloat16", "one_layer"),
-    ("float16", "plain"),
+    slow("float32", "one_layer"),
+    slow("mixed_bfloat16", "one_layer"),
+    slow("float16", "plain"),
 ]
 
 
 def train(tmp_path, policy, model, **values):
     """Four steps of the driver; returns the result and its warnings."""
     config = resolve(
-        Config(**{"model": f"{MODELS}:{model}", "policy": policy, "dataset": "synthetic",
-                  "num_examples": 64, "batch_size": 16, "epochs": 1, "jit_compile": False,
+        Config(**{"model": f"{MODELS}:{model}", "policy": policy, "dataset": "fashion_mnist_mini",
+                  "steps_per_epoch": 4, "batch_size": 50, "epochs": 1, "jit_compile": False,
                   "logdir": str(tmp_path), "save_model": False} | values)
     )  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
@@ -40,11 +42,25 @@ def train(tmp_path, policy, model, **values):
     return result, [str(warning.message) for warning in caught if "float16" in str(warning.message)]
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-@pytest.mark.parametrize(("policy", "model"), CASES)
+@pytest.mark.parametrize(
+    ("policy", "model", "loop"),
+    [
+        ("float32", "policy_map", "fit"),
+        ("float32", "one_layer", "custom"),
+        ("float16", "plain", "fit"),
+        slow("mixed_bfloat16", "one_layer", "fit"),
+        slow("float32", "nested", "fit"),
+        slow("float32", "nested", "custom"),
+        slow("float32", "one_layer", "fit"),
+        slow("float32", "policy_map", "custom"),
+        slow("mixed_bfloat16", "one_layer", "custom"),
+        slow("float16", "plain", "custom"),
+    ],
+)
 def test_the_driver_scales_it(tmp_path, policy, model, loop):
     # The first steps overflow float16 at this scale: it shows that the scale reaches the gradients.
-    result, said = train(tmp_path, policy, model, loop=loop, initial_loss_scale=2.0**24, epochs=6)
+    values = {"loop": loop, "initial_loss_scale": 2.0**24, "steps_per_epoch": 24}
+    result, said = train(tmp_path, policy, model, **values)
     scale = result.figures.loss_scale
     assert scale.mode == "dynamic" and scale.skipped > 0 and scale.final < 2.0**24
     assert said == []
@@ -57,7 +73,7 @@ def test_the_driver_names_the_layers_that_nothing_scales(tmp_path, policy, model
     assert len(said) == 1 and "half_conv" in said[0]
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", [slow("float32"), "mixed_bfloat16"])
 def test_the_driver_scales_nothing_where_nothing_is_float16(tmp_path, policy):
     result, said = train(tmp_path, policy, "plain")
     assert result.figures.loss_scale is None and said == []
@@ -72,8 +88,12 @@ SCALES = [
 ]
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-@pytest.mark.parametrize(("policy", "model", "loss_scale", "chosen"), SCALES)
+@pytest.mark.parametrize(
+    ("policy", "model", "loss_scale", "chosen", "loop"),
+    # Each in one of the loops, by turns; the other is slow.
+    [(*case, ("fit", "custom")[i % 2]) for i, case in enumerate(SCALES)]
+    + [slow(*case, ("custom", "fit")[i % 2]) for i, case in enumerate(SCALES)],
+)
 def test_the_driver_counts_zero_gradients_where_float16_computes(
     tmp_path, policy, model, loss_scale, chosen, loop
 ):
@@ -91,10 +111,10 @@ def test_the_driver_counts_zero_gradients_where_float16_computes(
     content = events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     session = metadata.parse_session_start_info_plugin_data(content)
     assert session.hparams["loss_scale"].string_value == chosen
-    assert session.hparams["dataset"].string_value == "synthetic"
+    assert session.hparams["dataset"].string_value == "fashion_mnist_mini"
 
 
-@pytest.mark.parametrize("is_scaled", [False, True])
+@pytest.mark.parametrize("is_scaled", [False, slow(True)])
 @pytest.mark.parametrize(("policy", "name"), CASES)
 def test_the_callback_names_the_layers_that_nothing_scales(tmp_path, policy, name, is_scaled):
     import float16_models

@@ -11,8 +11,9 @@ import tensorflow as tf
 from tfamp.data import registry as data_registry
 from tfamp.precision.moving_averages import keeping_averages, kept_moving_averages
 from tfamp.run import records
-from tfamp.run.config import Config, resolve
+from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
+from tfamp.run.resolve import resolve
 from tfamp.telemetry.callback import PrecisionTelemetry
 from tfamp.training import optim
 from tfamp.training.callbacks import DeviceCallbackList

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.marks import slow
 from tfamp.models import registry
 from tfamp.run.config import Config
 from tfamp.run.resolve import resolve
@@ -22,7 +23,6 @@ from tfamp.training.interrupt import RunInterrupted
 MODELS = Path(__file__).parents[1] / "e2e"
 TINY = f"{MODELS}/tiny_model.py:tiny"
 FAILING = f"{MODELS}/odd_models.py:fails_in_training"
-LOOPS = ("fit", "custom")
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def train(tmp_path, monkeypatch):
 
         for name, hook in hooks.items():
             setattr(Hooks, name, lambda self, *arguments, hook=hook: hook(self, *arguments))
-        common = {"model": TINY, "dataset": "synthetic", "num_examples": 64, "batch_size": 16,
-                  "epochs": 2, "jit_compile": False, "logdir": str(tmp_path),
+        common = {"model": TINY, "dataset": "fashion_mnist_mini", "batch_size": 50,
+                  "epochs": 2, "steps_per_epoch": 4, "jit_compile": False, "logdir": str(tmp_path),
                   "run_name": "run"}  # fmt: skip
         error = None
         with monkeypatch.context() as patch:
@@ -136,8 +136,17 @@ def test_a_failed_run_saves_its_weights_and_says_why_there_is_no_model(train):
     assert_same_weights(again, done.model)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("moment", ["on_train_batch_end", "on_test_batch_end", "never"])
+@pytest.mark.parametrize(
+    ("moment", "loop"),
+    [
+        ("on_train_batch_end", "custom"),
+        ("on_test_batch_end", "fit"),
+        ("never", "custom"),
+        slow("on_train_batch_end", "fit"),
+        slow("on_test_batch_end", "custom"),
+        slow("never", "fit"),
+    ],
+)
 def test_with_moving_averages_the_averages_are_saved(train, unchecked, loop, moment):
     seen = []
 
