@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
     place = os.path.join(config.logdir, config.run_name or "")
     try:
-        result = trainer.train(config, command_line=sys.argv)
+        trained = trainer.train(config, command_line=sys.argv)
     except InputError as error:
         run_flags.exit_with_input_error(error)
     except RunInterrupted as stopped:
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
         traceback.print_exc()
         print(f"\nThe run failed; the error is in {place}/result.json too.", file=sys.stderr)
         return 1
-    print(summary(result, place))
+    print(summary(trained.result, place))
     return 0
 
 

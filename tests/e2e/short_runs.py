@@ -39,7 +39,7 @@ class Outcome:
     """What a run left: on disk, and of its model the weights before and after."""
 
     path: pathlib.Path
-    built: trainer.Run | None
+    built: trainer.BuiltRun | None
     before: dict[str, np.ndarray]
     after: dict[str, np.ndarray]
     error: BaseException | None
@@ -77,7 +77,7 @@ class Outcome:
         return self.after[path] - self.before[path]
 
 
-def weights_of(run: trainer.Run) -> dict[str, np.ndarray]:
+def weights_of(run: trainer.BuiltRun) -> dict[str, np.ndarray]:
     """Copies of all weights, under their paths."""
     return {weight.path: np.array(weight) for weight in run.model.weights}
 
@@ -86,7 +86,7 @@ def run_once(config: Config) -> Outcome:
     """Trains, and keeps the model's weights; an error of the run's is kept, not raised."""
     real, built, before, error = trainer.build, [], {}, None
 
-    def build(values: Config) -> trainer.Run:
+    def build(values: Config) -> trainer.BuiltRun:
         built.append(real(values))
         before.update(weights_of(built[0]))
         return built[0]

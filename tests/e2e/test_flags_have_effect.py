@@ -19,6 +19,7 @@ from short_runs import ODD, SHORT, TINY
 
 import tfamp.run.flags  # noqa: F401
 from tests.marks import slow
+from tfamp.precision import policy as policy_lib
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
 from tfamp.run.config import POLICIES, Config
@@ -99,10 +100,10 @@ def test_tf32(wanted, train, tmp_path):
         seen.append(switch.tensor_float_32_execution_enabled())
         return real(*arguments)
 
-    real = trainer._loop
+    real = trainer._train
     switch.enable_tensor_float_32_execution(not wanted)
     try:
-        with unittest.mock.patch.object(trainer, "_loop", loop):
+        with unittest.mock.patch.object(trainer, "_train", loop):
             done = train(tf32=wanted, steps_per_epoch=1, logdir=str(tmp_path), run_name="run")
         assert switch.tensor_float_32_execution_enabled() is not wanted
     finally:
@@ -729,7 +730,7 @@ def test_jit_compile_reaches_the_custom_loop(asked):
 @shows("jit_compile")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_jit_compile_default(policy):
-    with trainer.policy_lib.global_policy(policy):
+    with policy_lib.global_policy(policy):
         run = trainer.build(resolve(Config(model=TINY, policy=policy)))
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
     expected = on_gpu or policy in ("float16", "mixed_float16")

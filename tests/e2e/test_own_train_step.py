@@ -13,6 +13,7 @@ from tfamp.run import records
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 from tfamp.run.resolve import resolve
+from tfamp.run.result import RunResult
 from tfamp.training import own_step, trainer
 
 LOOPS = ("fit", "custom")
@@ -59,8 +60,8 @@ def test_an_unscaled_train_step_is_told_of(tmp_path):
         model=f"{ODD}:adds_a_thousand", policy="mixed_float16", save_model=False, **values
     )
     with pytest.warns(UserWarning, match="nothing scales the loss"):
-        result = trainer.train(resolve(config), say=said.append)
-    assert result["loss_scale"] is None
+        result = trainer.train(resolve(config), say=said.append).result
+    assert result.figures.loss_scale is None
     assert any("Call self.optimizer.scale_loss(loss) inside the tape." in line for line in said)
     # What was asked for is what is recorded: the next sweep finds this cell finished.
     assert config.loss_scale == "dynamic"
@@ -110,7 +111,9 @@ def test_a_test_step_of_the_models_own_evaluates_in_both_loops(loop, train):
     assert done.result["validation_loss"] > 1000
     assert done.result["validation_accuracy"] is None
     assert records.VALIDATION_ACCURACY not in done.epochs[0]
-    assert "validation accuracy  not reported by the model" in command.summary(done.result, "x")
+    assert "validation accuracy  not reported by the model" in command.summary(
+        RunResult.from_json(done.result), "x"
+    )
 
 
 @pytest.mark.parametrize(

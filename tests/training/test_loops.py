@@ -29,7 +29,7 @@ def rows_of(tmp_path, **values):
                   "steps_per_epoch": 10, "epochs": 2, "logdir": str(tmp_path),
                   "save_model": False} | values)
     )  # fmt: skip
-    result = trainer.train(config, say=lambda line: None)
+    result = trainer.train(config, say=lambda line: None).result
     rows = records.read_rows(tmp_path / config.run_name / "metrics.jsonl")
     return [row for row in rows if row["kind"] == "step"], result.figures
 

@@ -38,7 +38,7 @@ def train(tmp_path, policy, model, **values):
     )  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        result = trainer.train(config, say=lambda line: None)
+        result = trainer.train(config, say=lambda line: None).result
     return result, [str(warning.message) for warning in caught if "float16" in str(warning.message)]
 
 

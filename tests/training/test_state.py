@@ -179,9 +179,9 @@ def test_rows_and_figures_go_on_too(tmp_path, loop):
     state.restore(CapturedState.read(tmp_path / "state.npz"))
     assert epoch(model, resumed, loop, 1) == expected
     ours, theirs = resumed.result(), telemetry.result()
-    assert ours["steps_attempted"] == 4
+    assert ours.steps_attempted == 4
     for name in ("epochs", "steps_attempted", "steps_applied", "loss_scale", "train_loss"):
-        assert ours[name] == theirs[name], name
+        assert getattr(ours, name) == getattr(theirs, name), name
 
 
 def test_what_is_captured_no_later_step_changes():

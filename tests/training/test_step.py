@@ -162,3 +162,29 @@ def test_a_loss_of_the_callers_needs_no_compiled_model():
     assert [gradient.shape for gradient in gradients] == [
         variable.shape for variable in model.trainable_variables
     ]
+
+
+def test_two_replicas_have_each_its_share_of_loss_and_penalties(two_replicas):
+    def make():
+        keras.utils.set_random_seed(0)
+        penalty = keras.regularizers.L2(0.5)
+        model = keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(2, kernel_regularizer=penalty)]
+        )
+        model.compile(keras.optimizers.SGD(0.1), loss="mse")
+        return Step(model)
+
+    alone = make().gradients(ONE[0])
+    with two_replicas.scope():
+        step = make()
+    parts = [tuple(value[half] for value in ONE[0]) for half in (slice(0, 4), slice(4, 8))]
+    batch = two_replicas.experimental_distribute_values_from_function(
+        lambda context: parts[context.replica_id_in_sync_group]
+    )
+    shares = two_replicas.run(step.gradients, args=(batch,))
+    total = two_replicas.reduce("SUM", shares.loss, axis=None)
+    np.testing.assert_allclose(total, alone.loss, rtol=1e-6)
+    for share, expected in zip(shares.gradients, alone.gradients, strict=True):
+        np.testing.assert_allclose(
+            two_replicas.reduce("SUM", share, axis=None), expected, rtol=1e-5, atol=1e-6
+        )

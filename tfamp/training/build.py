@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
 
 from tfamp.data import registry as data_registry
 from tfamp.models import registry as model_registry
+from tfamp.models import user_files
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 from tfamp.run.run_config import Float32Effect
+from tfamp.telemetry import memory
 from tfamp.training import optim, own_step
 
 
 @dataclasses.dataclass
-class Run:
-    """A run that is built and has not begun.
+class BuiltRun:
+    """A run that is built and has not begun: all that was decided.
 
     Attributes:
         config: The resolved config; `jit_compile` and `steps_per_epoch` are decided.
         data: The data.
         model: The compiled model.
-        loss: Its loss function.
+        model_files: Hashes of the user's model file and of what it imports beside it, by path;
+            None for a model of tfamp's.
         forced_float32: Paths of the layers that `--float32_layers` forced.
         float32_effects: What each of its patterns changed.
         whole_epoch: Steps that an epoch would have had without `--steps_per_execution`.
@@ -35,7 +40,7 @@ class Run:
     config: Config
     data: data_registry.ImageData
     model: keras.Model
-    loss: keras.losses.Loss
+    model_files: dict[str, str] | None
     forced_float32: list[str]
     float32_effects: dict[str, Float32Effect]
     whole_epoch: int
@@ -45,13 +50,36 @@ class Run:
         """The optimizer, with the bookkeeping of loss scaling."""
         return self.model.optimizer
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, a multiple of `steps_per_execution`."""
+        return self.config.steps_per_epoch or self.data.steps_per_epoch
 
-def build(config: Config) -> Run:
-    """Builds data, model and optimizer. The global policy must be set already.
+
+@contextlib.contextmanager
+def process_settings(config: Config) -> Iterator[None]:
+    """The settings of the process under which a run is built and trains, while it is open."""
+    memory.grow_gpu_memory()
+    with policy_lib.tf32(config.tf32), policy_lib.global_policy(config.policy):
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+            # keras-cv's layers ask for it; what they draw comes from seeds of tfamp's own.
+            tf.random.set_global_generator(tf.random.Generator.from_seed(config.seed))
+        yield
+
+
+def build(config: Config, start_step: int = 0) -> BuiltRun:
+    """Builds data, model and optimizer, inside `process_settings`.
+
+    Args:
+        config: A resolved config.
+        start_step: Steps that the run has taken already: the training data begins behind them.
 
     Raises:
         InputError: The config asks for something that is not there or does not fit.
     """
+    # Before it is imported: what was trained, should someone edit the file meanwhile.
+    model_files = user_files.sha256(config.model)
     keras.utils.set_random_seed(config.seed)
     data = data_registry.load(
         config.dataset,
@@ -63,6 +91,7 @@ def build(config: Config) -> Run:
         num_examples=config.num_examples,
         augment=config.augment,
         deterministic=config.deterministic,
+        start_step=start_step,
     )
     # Again, so that the weights do not depend on how the data was made.
     keras.utils.set_random_seed(config.seed)
@@ -107,7 +136,7 @@ def build(config: Config) -> Run:
         # An optimizer that is built inside the first step has `fit` trace that step twice.
         model.optimizer.build(model.trainable_variables)
     whole = asked_steps or data.steps_per_epoch
-    return Run(config, data, model, loss, forced, effects, whole)
+    return BuiltRun(config, data, model, model_files, forced, effects, whole)
 
 
 def _compile(

@@ -14,19 +14,16 @@ from tfamp.run.config import HPARAMS
 from tfamp.run.run_config import RunConfig
 from tfamp.telemetry import memory
 from tfamp.training import own_step
-from tfamp.training.build import Run
+from tfamp.training.build import BuiltRun
 from tfamp.training.profile import how_to_look
 
 
-def config_record(
-    run: Run, command_line: Sequence[str], model_files: dict[str, str] | None
-) -> RunConfig:
+def config_record(run: BuiltRun, command_line: Sequence[str]) -> RunConfig:
     """What config.json says of a run.
 
     Args:
         run: The run.
         command_line: What the user typed.
-        model_files: Hashes of the user's model file and its neighbours, by path; or None.
     """
     device = memory.training_device()
     return RunConfig(
@@ -37,7 +34,7 @@ def config_record(
         device=f"{device} ({memory.device_name(device)})",
         tf32=policy_lib.computes_in_tf32(),
         trainable_parameters=_trainable(run.model),
-        model_sha256=model_files,
+        model_sha256=run.model_files,
         computes_in=computes.computes_in(run.model),
         forced_float32_layers=tuple(run.forced_float32),
         float32_layers_effect=run.float32_effects,
@@ -48,13 +45,13 @@ def _trainable(model: keras.Model) -> int:
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def hparams(run: Run) -> dict[str, str | int | float]:
+def hparams(run: BuiltRun) -> dict[str, str | int | float]:
     """What TensorBoard's HParams tab compares runs by."""
     values = {name: getattr(run.config, name) for name in HPARAMS}
     return values | {"loss_scale": _loss_scale_choice(run)}
 
 
-def _loss_scale_choice(run: Run) -> str:
+def _loss_scale_choice(run: BuiltRun) -> str:
     if not policy_lib.float16_layers(run.model):
         return "not used"
     static = run.config.static_loss_scale
@@ -62,7 +59,7 @@ def _loss_scale_choice(run: Run) -> str:
     return run.config.loss_scale if static is None else f"{static:.9g}"
 
 
-def say_what(run: Run, say: Callable[[str], None]) -> None:
+def say_what(run: BuiltRun, say: Callable[[str], None]) -> None:
     """Says in some lines what is about to be trained, how and on what."""
     config, data, optimizer = run.config, run.data, run.optimizer
     device = memory.training_device()
