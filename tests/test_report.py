@@ -80,7 +80,13 @@ def test_files_that_no_report_wrote_are_refused_and_left(name, tmp_path, capsys)
     assert mine.read_text() == '{"mine": 1}'
 
 
-def test_a_second_report_replaces_the_first_and_reads_the_same_runs(tmp_path):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take seconds, and few tests look at them."""
+    monkeypatch.setattr(group_pictures, "draw", lambda group, folder: [])
+
+
+def test_a_second_report_replaces_the_first_and_reads_the_same_runs(undrawn, tmp_path):
     write_pair(tmp_path)
     assert report.main([str(tmp_path)]) == 0
     first = (tmp_path / "report" / "report.json").read_text()
@@ -89,7 +95,7 @@ def test_a_second_report_replaces_the_first_and_reads_the_same_runs(tmp_path):
     assert json.loads(first)["passed_over"] == []
 
 
-def test_out_and_baseline(tmp_path):
+def test_out_and_baseline(undrawn, tmp_path):
     write_pair(tmp_path / "runs")
     out = tmp_path / "elsewhere" / "deep"
     arguments = [str(tmp_path / "runs"), "--baseline=mixed_bfloat16", f"--out={out}"]

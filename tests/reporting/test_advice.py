@@ -10,6 +10,7 @@ from made_runs import rewrite, write_run
 
 from tfamp import report
 from tfamp.reporting import advice, comparison, runs
+from tfamp.reporting.figures import group_pictures
 from tfamp.run.flags import config_from_arguments
 
 ON_A_CPU = (
@@ -183,6 +184,12 @@ def test_the_modules_are_named_where_no_script_started_this(tmp_path, monkeypatc
 # Where it stands.
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures take seconds, and few tests look at them."""
+    monkeypatch.setattr(group_pictures, "draw", lambda group, folder: [])
+
+
 def write_broken(logdir):
     (write_run(logdir, name="gone") / "result.json").unlink()
 
@@ -195,7 +202,7 @@ def first_lines(logdir, capsys):
     return capsys.readouterr().out, markdown, page
 
 
-def test_an_empty_report_says_first_what_to_run(tmp_path, capsys):
+def test_an_empty_report_says_first_what_to_run(undrawn, tmp_path, capsys):
     logdir = tmp_path / "my runs"
     write_broken(logdir)
     command = f"scripts/sweep.sh '{logdir}' --policies=float32,mixed_float16"
@@ -209,7 +216,7 @@ def test_an_empty_report_says_first_what_to_run(tmp_path, capsys):
     assert command.replace("'", "&#39;") in page
 
 
-def test_a_report_that_compares_nothing_says_first_what_to_run(tmp_path, capsys):
+def test_a_report_that_compares_nothing_says_first_what_to_run(undrawn, tmp_path, capsys):
     write_typed(tmp_path, ["--policy=float32"])
     command = "scripts/train.sh --policy=mixed_float16 --jit_compile"
     for text in first_lines(tmp_path, capsys):
@@ -234,7 +241,7 @@ def test_a_report_across_compilers_says_it_first_and_where_the_figures_would_sta
     assert "Not drawn: mixed_float16 with XLA (not compared: other compiler)." in pictures
 
 
-def test_a_report_that_lacks_nothing_says_nothing(tmp_path, capsys):
+def test_a_report_that_lacks_nothing_says_nothing(undrawn, tmp_path, capsys):
     write_run(tmp_path, policy="float32")
     write_run(tmp_path, policy="mixed_float16")
     console, markdown, page = first_lines(tmp_path, capsys)

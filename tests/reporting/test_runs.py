@@ -7,7 +7,7 @@ import os
 import pytest
 from made_runs import rewrite, write_run
 
-from tfamp import report
+from tests.reporting.pages.read_pages import undrawn
 from tfamp.reporting import runs
 from tfamp.run import records
 
@@ -243,8 +243,7 @@ def test_a_script_need_not_tell_its_data_seed_and_sizes(tmp_path):
             command_line=["/home/me/drop_in.py", policy],
         )
         rewrite(folder / "result.json", epoch_time_sec=[], step_time_ms=None)
-    assert report.main([str(tmp_path)]) == 0
-    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    found, _, text = undrawn(tmp_path)
     (group,) = found["groups"]
     assert group["title"] == "a model, fit loop, with XLA"
     assert group["variants"][1]["seeds"] == [None]
@@ -252,7 +251,6 @@ def test_a_script_need_not_tell_its_data_seed_and_sizes(tmp_path):
     assert group["variants"][1]["comparison"]["accuracy_difference"]["value"] == 0.0
     assert any("a script set no seed" in warning for warning in found["warnings"])
     assert "(one pair of runs only)" in group["variants"][1]["verdict"][2]
-    text = (tmp_path / "report" / "report.md").read_text()
     assert "python drop_in.py float32" in text and "not set" in text
 
 
@@ -291,8 +289,7 @@ def test_what_really_computed_in_16_bits_is_shown_where_it_is_known(value, tmp_p
     write_run(tmp_path, name="base", policy="float32")
     folder = write_run(tmp_path, name="a", policy="mixed_float16")
     rewrite(folder / "config.json", computes_in=value)
-    assert report.main([str(tmp_path)]) == 0
-    text = (tmp_path / "report" / "report.md").read_text()
+    _, _, text = undrawn(tmp_path)
     is_known = value is not ...
     assert ("| Computes in 16 bits |" in text) is is_known
     assert ("20 of 21 layers, 98.4 % of the parameters (float16)" in text) is is_known

@@ -6,7 +6,7 @@ import json
 
 import jinja2
 import pytest
-from html_reader import Reader, markdown_rows
+from read_pages import Reader, markdown_rows
 
 from tfamp.reporting.figures import picture, rows, style
 from tfamp.reporting.pages import page_files, table

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import io
 import json
 import math
 import re
 
+import jinja2
 import pytest
-from html_reader import Reader, markdown_rows
 from matplotlib.image import imread
+from read_pages import Reader, markdown_rows, undrawn
 
 from tests.reporting.made_runs import rewrite, write_run, write_sweep
 from tfamp import report
 from tfamp.reporting import comparison, document, runs
 from tfamp.reporting.figures import group_pictures
-from tfamp.reporting.pages import formatting, report_page, scale_tables
+from tfamp.reporting.pages import formatting, page_files, report_page, scale_tables
 from tfamp.reporting.pages.markdown import escape
 
 JUDGED = ("step_speedup", "memory_ratio", "accuracy_difference")
@@ -185,38 +187,41 @@ def test_hostile_names_stay_text(tmp_path):
 
 def test_names_that_are_no_unicode_are_written(tmp_path):
     write_run(tmp_path, policy="float32", name="caf\udce9")
-    _, html, _ = written(tmp_path)
-    assert "caf?" in html.text
+    content, *_ = undrawn(tmp_path)
+    page_files.write(report_page.page_of(content), tmp_path / "report")
+    assert "caf?" in Reader((tmp_path / "report" / "report.html").read_text()).text
 
 
 def test_an_earlier_reports_pictures_are_removed(tmp_path):
     write_run(tmp_path, policy="float32")
-    written(tmp_path)
+    content, *_ = undrawn(tmp_path)
+    page_files.write(report_page.page_of(content), tmp_path / "report")
     stale = tmp_path / "report" / "pictures" / "group9" / "memory.png"
     mine = stale.with_name("mine.png")
     stale.parent.mkdir(parents=True)
     stale.touch()
     mine.touch()
-    written(tmp_path)
+    page_files.write(report_page.page_of(content), tmp_path / "report")
     assert not stale.exists() and mine.exists()
 
 
-def test_a_page_that_cannot_be_rendered_leaves_the_old_one(tmp_path, monkeypatch):
+def test_a_page_that_cannot_be_rendered_leaves_the_old_one(tmp_path):
     write_run(tmp_path, policy="float32")
-    written(tmp_path)
+    content, *_ = undrawn(tmp_path)
+    page = report_page.page_of(content)
+    page_files.write(page, tmp_path / "report")
     before = (tmp_path / "report" / "report.html").read_bytes()
-    monkeypatch.setattr(report_page.scale_tables, "scales", None)
-    with pytest.raises(TypeError):
-        report.main([str(tmp_path)])
+    with pytest.raises(jinja2.UndefinedError):
+        page_files.write(dataclasses.replace(page, context={}), tmp_path / "report")
     assert (tmp_path / "report" / "report.html").read_bytes() == before
-    assert not list((tmp_path / "report").glob("*.tmp"))
+    assert not list((tmp_path / "report").glob(".tfamp-partial-*"))
 
 
 def test_a_report_of_nothing_that_finished(tmp_path):
     (tmp_path / "empty").mkdir()
     run = write_run(tmp_path, policy="float32", name="broken")
     (run / "result.json").unlink()
-    content, html, markdown = written(tmp_path)
+    content, html, markdown = undrawn(tmp_path)
     assert content["groups"] == []
     for text in (html.text, markdown):
         assert "No two runs could be compared" in text
@@ -237,7 +242,7 @@ def test_a_group_without_a_baseline_has_figures_and_no_verdict(tmp_path):
 def test_one_seed_has_no_interval_and_an_unknown_verdict(tmp_path):
     write_run(tmp_path, policy="float32")
     write_run(tmp_path, policy="mixed_bfloat16", step_ms=50)
-    _, html, markdown = written(tmp_path)
+    _, html, markdown = undrawn(tmp_path)
     assert "2.00× no interval unknown" in html.text  # noqa: RUF001
     assert "2.00× (no interval), unknown" in markdown  # noqa: RUF001
     assert "verdict-table" in {attributes.get("id") for _, attributes in html.elements}
@@ -245,7 +250,7 @@ def test_one_seed_has_no_interval_and_an_unknown_verdict(tmp_path):
 
 def test_one_epoch_says_that_it_includes_compiling(tmp_path):
     write_run(tmp_path, policy="float32", epochs=1)
-    _, html, markdown = written(tmp_path)
+    _, html, markdown = undrawn(tmp_path)
     assert "22.00 s includes compiling" in html.text
     assert "22.00 s (includes compiling)" in markdown
 
@@ -254,7 +259,7 @@ def test_what_was_not_measured_is_a_dash_and_nan_is_nan(tmp_path):
     for policy in ("float32", "mixed_float16"):
         run = write_run(tmp_path, policy=policy, peak=None, accuracy=math.nan)
         rewrite(run / "result.json", step_time_ms=None, examples_per_sec=None)
-    _, html, _ = written(tmp_path)
+    _, html, _ = undrawn(tmp_path)
     rows = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in html.rows if row}
     assert rows["Time per step, median"] == [formatting.DASH, formatting.DASH]
     assert rows["Examples per second"] == [formatting.DASH, formatting.DASH]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import html.parser
 import re
 
+from tfamp.reporting import comparison, document, runs
+from tfamp.reporting.pages import report_page
+
 
 class Reader(html.parser.HTMLParser):
     """Collects a page's elements and text, and checks that they are nested."""
@@ -54,3 +57,12 @@ def markdown_rows(text):
         assert all(re.fullmatch(r" -{3}:? ", cell) for cell in split[1])
         found += [[cell.strip() for cell in row] for row in split]
     return found
+
+
+def undrawn(logdir, baseline="float32"):
+    """A report without its pictures, which take seconds: document, page and Markdown."""
+    found, passed_over = runs.find(logdir, logdir / "report")
+    compared = comparison.compare(found, baseline)
+    content = document.build(logdir, baseline, compared, passed_over)
+    page = report_page.page_of(content)
+    return content, Reader(page.html({})), page.markdown({})
