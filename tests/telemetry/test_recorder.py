@@ -256,6 +256,17 @@ def test_a_run_that_is_taken_up_is_as_if_it_had_not_stopped(tmp_path, time, devi
     np.testing.assert_equal(taken_up.left(), (rows, result, state))
 
 
+@pytest.mark.parametrize("step", [0, 5, 6])
+def test_what_was_restored_can_be_saved_before_it_trains(tmp_path, time, device, step):
+    process = Process(tmp_path, time, device, TFAMP)
+    process.train(step)
+    text, _ = process.save()
+    recorder = Recorder(RunDirectory(tmp_path), 4, 16, StepClock(time))
+    recorder.restore(json.loads(text))
+    time.seconds += 1000.0
+    assert json.dumps(recorder.state()) == text
+
+
 def test_the_callback_goes_on_with_its_epochs_and_steps(tmp_path):
     def callback(state=None):
         made = tfamp.PrecisionTelemetry(tmp_path, log_every=3, batch_size=8, owns_result=False)

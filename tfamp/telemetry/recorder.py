@@ -66,6 +66,7 @@ class Recorder:
         self.non_finite = NonFiniteWatch()
         self.files = RowFiles(directory)
         self.is_open = False
+        self._is_training = False
         self._readers: dict[str, OptimizerReader] = {}
         self._epoch_row: dict[str, Any] = {}
         self._take(RunFigures())
@@ -81,7 +82,7 @@ class Recorder:
         if self.is_open:
             self._write({})
             self.files.flush()
-        if figures.epoch.is_open:
+        if self._is_training:
             epoch = self._epoch_so_far(self.clock.now())
             figures = dataclasses.replace(figures, epoch=epoch, next_epoch=epoch.number)
         return dataclasses.replace(figures, optimizers=self._totals()).state()
@@ -142,7 +143,7 @@ class Recorder:
         """Writes the steps that are still on the device and closes the files; safe to repeat."""
         if not self.is_open:
             return
-        self.is_open = self.figures.epoch.is_open = False
+        self.is_open = self._is_training = self.figures.epoch.is_open = False
         self.clock.pause()
         try:
             self._write({})
@@ -172,7 +173,7 @@ class Recorder:
             figures.marked = figures.step
         figures.next_epoch = figures.epoch.number + 1
         memory.reset_device_peak(self._device)
-        self._epoch_began = self.clock.now()
+        self._is_training, self._epoch_began = True, self.clock.now()
         if not self._waits_for_first_call:
             self.clock.start(figures.step)
 
@@ -183,8 +184,9 @@ class Recorder:
             ended_at: When training ended, by the recorder's clock, if that was before now. The
                 steps since the last mark are then not timed.
         """
-        if not self.figures.epoch.is_open:
+        if not self._is_training:
             return
+        self._is_training = False
         if ended_at is not None:
             self.clock.pause()
         if self.figures.step > self.figures.marked:
