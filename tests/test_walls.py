@@ -121,6 +121,7 @@ def test_a_run_on_paper_needs_no_tensorflow():
 def test_flags_are_read_in_one_place():
     readers = [m for m in PACKAGE.rglob("*.py") if "absl" in m.read_text(encoding="utf-8")]
     assert {path.relative_to(PACKAGE).as_posix() for path in readers} == {
+        "run/command.py",
         "run/flags.py",
         "train.py",
     }

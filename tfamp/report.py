@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from tfamp.run import commands
-from tfamp.run.errors import InputError, as_flag
+from tfamp.run import command
+from tfamp.run.command import Command, Given, Option
+from tfamp.run.errors import InputError
+from tfamp.run.kinds import Kind
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes a report of the runs in a folder.
-
-    Returns:
-        0 written, 2 bad input.
-    """
-    parser = argparse.ArgumentParser(
-        prog=commands.typed("report"),
-        description="Compares the runs below LOGDIR, policy by policy: report.html, report.md, "
-        "report.json and pictures.",
-    )
-    parser.add_argument("logdir", metavar="LOGDIR", type=Path, help="folder that holds the runs")
-    parser.add_argument(
-        "--baseline",
-        default="float32",
-        help="policy that the others are compared with (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out", type=Path, help="folder to write the report to (default: LOGDIR/report)"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        return write(options.logdir, options.baseline, options.out)
-    except InputError as error:
-        print(f"tfamp: {error.told(as_flag)}", file=sys.stderr)
-        return 2
+def _report(given: Given) -> int:
+    (logdir,), out = given.places, given["out"]
+    return write(Path(logdir), given["baseline"], Path(out) if out else None)
 
 
 def write(logdir: Path, baseline: str, out: Path | None = None) -> int:
-    """Reads, compares, writes and prints; see `main`.
+    """Reads, compares, writes and prints; see the module's --help.
 
     Raises:
         InputError: There is nothing to report on, or it cannot be written.
@@ -60,8 +37,21 @@ def write(logdir: Path, baseline: str, out: Path | None = None) -> int:
     content = document.build(logdir, baseline, compared, passed_over)
     report_page.write(out, content, compared.groups)
     print(report_page.summary(content, out))
-    return 0
+    return command.DONE
 
+
+COMMAND = Command(
+    name="report",
+    about="Compares the runs below LOGDIR, policy by policy: report.html, report.md, report.json "
+    "and pictures.",
+    options={
+        "baseline": Option("float32", Kind(), "Policy that the others are compared with."),
+        "out": Option(None, Kind(), "Folder to write the report to. Default: LOGDIR/report."),
+    },
+    body=_report,
+    places=("LOGDIR",),
+)
+main = COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

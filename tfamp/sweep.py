@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
-import os
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
-from tfamp.run import commands
+from tfamp.run import command
+from tfamp.run.command import Command, Given, Option
 from tfamp.run.config import FLOAT16_POLICIES
-from tfamp.run.errors import InputError
+from tfamp.run.kinds import Kind, Number, Switch
+from tfamp.run.ranges import whole
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping import matrix as matrix_lib
 from tfamp.sweeping.cell import Cell
 from tfamp.sweeping.folder import SweepFolder
 from tfamp.sweeping.runner import Runner
 
-_DESCRIPTION = """\
+_ABOUT = """\
 Trains every cell of a matrix, each in a process of its own, then makes the report.
-Finished cells are passed over: after a kill, the same command goes on where it stopped."""
-
-_EPILOG = """\
+Finished cells are passed over: after a kill, the same command goes on where it stopped.
 What follows -- goes to every cell; {train} --helpshort lists it.
 
 example:
@@ -35,44 +32,25 @@ example:
 exit code: 0 all cells completed and the report is written, 1 a cell or the report failed,
 2 bad input, 128 + signal where a signal ended the sweep."""
 
+_AXES = {
+    "policies": "Precision policies",
+    "models": "Models, or path/to/file.py:function",
+    "datasets": "Data sets",
+    "loops": "Training loops",
+    "seeds": "Seeds",
+    "loss_scales": "dynamic, none or numbers; for the float16 policies only",
+}
 
-class _Parser(argparse.ArgumentParser):
-    """Raises what argparse prints, so that all bad input is said in one way."""
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(
-            f"{message[:1].upper()}{message[1:]}. Options of the sweep come before '--', the "
-            "trainer's flags after it."
-        )
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog=commands.typed("sweep"),
-        usage="%(prog)s LOGDIR [option ...] [-- train flag ...]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG.format(train=commands.typed("train"), sweep=commands.typed("sweep")),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _options() -> dict[str, Option]:
     default = matrix_lib.Matrix()
-    parser.add_argument("logdir", metavar="LOGDIR", nargs="?", help="folder of the runs")
-    texts = {
-        "policies": "precision policies",
-        "models": "models, or path/to/file.py:function",
-        "datasets": "data sets",
-        "loops": "training loops",
-        "seeds": "seeds",
-        "loss_scales": "dynamic, none or numbers; for the float16 policies only",
-    }
-    for axis, text in texts.items():
+    options = {}
+    for axis, text in _AXES.items():
         shown = ",".join(str(value) for value in getattr(default, axis))
-        parser.add_argument(f"--{axis}", metavar="A,B", help=f"{text} (default: {shown})")
-    parser.add_argument("--jobs", metavar="N", default="1", help="cells at a time (default: 1)")
-    parser.add_argument(
-        "--dry_run", action="store_true", help="print the commands and change nothing"
-    )
-    return parser
+        options[axis] = Option(None, Kind(), f"{text}, separated by commas. Default: {shown}.")
+    options["jobs"] = Option(1, Number(whole(1)), "Cells at a time.")
+    options["dry_run"] = Option(False, Switch(), "Print the commands and change nothing.")
+    return options
 
 
 def main(
@@ -91,97 +69,59 @@ def main(
         0 all completed, 1 a cell or the report failed, 2 bad input, 128 + signal where a signal
         ended the sweep.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return Command(
+        name="sweep",
+        about=_ABOUT.format(train=command.typed("train"), sweep=command.typed("sweep")),
+        options=_options(),
+        body=lambda given: _sweep(given, cell_command, report_command),
+        places=("LOGDIR",),
+        rest="TRAIN FLAG",
+        hint="Options of the sweep come before '--', the trainer's flags after it, as in: "
+        "LOGDIR --seeds=0,1 -- --epochs=3",
+        terms=matrix_lib.as_option,
+    ).main(argv)
+
+
+def _sweep(
+    given: Given, cell_command: Callable[[Cell], list[str]], report_command: Sequence[str]
+) -> int:
     # A line is seen when it is said, in a file and a pipe too.
     say = functools.partial(print, flush=True)
-    try:
-        return _main(arguments, say, cell_command, report_command)
-    except InputError as error:
-        print(f"tfamp: {error.told(matrix_lib.as_option)}", file=sys.stderr)
-        print("Run with --help to see the options of a sweep.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read this went away (`| head`); Python would complain of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-
-
-def _main(
-    arguments: list[str],
-    say: Callable[[str], None],
-    cell_command: Callable[[Cell], list[str]],
-    report_command: Sequence[str],
-) -> int:
-    own, train_flags = _split(arguments)
-    options, unknown = _parser().parse_known_args(own)
-    if unknown:
-        raise InputError(
-            f"Unknown option {unknown[0]!r}. The sweep takes LOGDIR, --dry_run, --jobs and "
-            f"{', '.join('--' + axis for axis in matrix_lib.AXES.values())}. Put flags of the "
-            "trainer after '--', such as: LOGDIR --seeds=0,1 -- --epochs=3"
-        )
-    if not options.logdir:
-        raise InputError(
-            "No LOGDIR came. The first argument is the folder of the runs. Give one, such as "
-            "runs/sweep."
-        )
-    jobs = _jobs(options.jobs)
-    lists = {axis: getattr(options, axis) for axis in matrix_lib.AXES.values()}
+    (logdir,), train_flags, jobs = given.places, list(given.rest), given["jobs"]
+    lists = {axis: given[axis] for axis in matrix_lib.AXES.values()}
     matrix = matrix_lib.read(lists, train_flags)
-    cells = cells_lib.make(matrix, options.logdir, train_flags)
+    cells = cells_lib.make(matrix, logdir, train_flags)
     overwrite = cells[0].config.overwrite
     cells_lib.check_on_disk(cells, overwrite)
-    if options.dry_run:
+    if given["dry_run"]:
         for cell in cells:
             say(f"# finished: {cell.name}" if cell.is_finished() else shlex.join(cell.command()))
-        return 0
+        return command.DONE
 
-    folder = SweepFolder(options.logdir)
+    folder = SweepFolder(logdir)
     with folder.locked(say) as lock:
         # Again: another sweep may have been at work until the lock was free.
         cells_lib.check_on_disk(cells, overwrite)
-        folder.note([sys.argv[0], *arguments], jobs, [cell.name for cell in cells])
+        folder.note([sys.argv[0], *given.arguments], jobs, [cell.name for cell in cells])
         finished = [cell for cell in cells if cell.is_finished()]
         waiting = [cell for cell in cells if cell not in finished]
         _say_plan(matrix, train_flags, jobs, finished, waiting, say)
         outcome = Runner(jobs, cell_command, say, held=(lock,)).run(waiting, finished)
     if outcome.signum is not None:
         done = sum(cell.is_finished() for cell in cells)
-        print(
-            f"\nInterrupted by {signal.Signals(outcome.signum).name}: {done} of {len(cells)} cells "
+        raise command.stopped(
+            outcome.signum,
+            f"Interrupted by {signal.Signals(outcome.signum).name}: {done} of {len(cells)} cells "
             "are completed. The same command goes on from there.",
-            file=sys.stderr,
         )
-        return 128 + outcome.signum
     done = len(cells) - len(outcome.failed)
     say(f"{done} of {len(cells)} cells completed.")
     for cell in outcome.failed:
         say(f"  failed: {cell.name}, see {cell.log}")
     if outcome.failed:
         say("The same command runs these again and passes over the others.")
-    is_reported = _report([*report_command, options.logdir])
-    return 0 if is_reported and not outcome.failed else 1
-
-
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    if "--" not in arguments:
-        return arguments, []
-    place = arguments.index("--")
-    return arguments[:place], arguments[place + 1 :]
-
-
-def _jobs(given: str) -> int:
-    try:
-        jobs = int(given)
-    except ValueError:
-        jobs = 0
-    if jobs < 1:
-        raise InputError(
-            f"--jobs={given}: it takes a whole number of 1 or more. Set --jobs=1, or leave it out."
-        )
-    return jobs
+    is_reported = _report([*report_command, logdir])
+    return command.DONE if is_reported and not outcome.failed else command.FAILED
 
 
 def _say_plan(
@@ -214,14 +154,14 @@ def _say_plan(
         )
 
 
-def _report(command: Sequence[str]) -> bool:
+def _report(arguments: Sequence[str]) -> bool:
     try:
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
+        code = subprocess.run(arguments, stdin=subprocess.DEVNULL, check=False).returncode
     except OSError as error:
         print(f"The report did not start: {error}", file=sys.stderr)
         return False
     if code != 0:
-        print(f"The report failed (exit code {code}): {shlex.join(command)}", file=sys.stderr)
+        print(f"The report failed (exit code {code}): {shlex.join(arguments)}", file=sys.stderr)
     return code == 0
 
 

@@ -9,80 +9,77 @@ import math
 import os
 import signal
 import sys
-import traceback
-from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from tfamp.run import commands, records
+from tfamp.run import command, records
 from tfamp.run import flags as run_flags
+from tfamp.run.command import Command, Ended, Given, Option
+from tfamp.run.config import Config, declarations
 from tfamp.run.errors import ExitCalled, InputError
 from tfamp.run.result import Figures, RunResult
 from tfamp.training import startup
 
-flags.adopt_module_key_flags(run_flags)
 
-
-def main(argv: list[str]) -> int:
-    """Runs one training; see the module's flags.
-
-    Returns:
-        0 completed, 1 failed, 2 bad input, 128 + signal where a signal ended the run.
-    """
-    try:
-        config = run_flags.config_from_flags()
-        _check_names(config)
-    except InputError as error:
-        run_flags.exit_with_input_error(error)
+def _train(given: Given) -> int:
+    config = run_flags.config_from_flags(given.flags)
+    _check_names(config)
+    # Libraries ask absl for flags of their own, which have their defaults here.
+    flags.FLAGS.mark_as_parsed()
+    logging.use_absl_handler()
     # TFDS tells at INFO of what it tried before an error that says it better.
     logging.set_verbosity(logging.WARNING)
-    try:
+    with command.ctrl_c_ends("Interrupted while TensorFlow was loaded: nothing was run."):
         startup.import_tensorflow(float16="float16" in config.policy)
 
         from tfamp.precision.collapse import LossScaleCollapse
         from tfamp.telemetry.non_finite import NonFiniteRun
         from tfamp.training import trainer
         from tfamp.training.interrupt import RunInterrupted
-    except KeyboardInterrupt:
-        print("\nInterrupted while TensorFlow was loaded: nothing was run.", file=sys.stderr)
-        return 128 + signal.SIGINT
 
     place = os.path.join(config.logdir, config.run_name or "")
+    measured = f"What was measured is in {place}."
     try:
-        trained = trainer.train(config, command_line=sys.argv)
-    except InputError as error:
-        run_flags.exit_with_input_error(error)
+        trained = trainer.train(config, command_line=[sys.argv[0], *given.arguments])
+    except InputError:
+        raise
     except RunInterrupted as stopped:
-        print(f"\nInterrupted: {stopped}. What was measured is in {place}.", file=sys.stderr)
-        return 128 + stopped.signum
+        raise command.stopped(stopped.signum, f"Interrupted: {stopped}. {measured}") from None
     except KeyboardInterrupt:
-        print(f"\nInterrupted. What was measured is in {place}.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        raise command.stopped(signal.SIGINT, f"Interrupted. {measured}") from None
     except ExitCalled as called:
-        print(
-            f"\nThe run failed: {called}, by code that --model={config.model} runs. Raise an "
+        raise Ended(
+            command.FAILED,
+            f"The run failed: {called}, by code that --model={config.model} runs. Raise an "
             f"exception there instead. {place}/result.json says so too.",
-            file=sys.stderr,
-        )
-        return 1
+        ) from None
     except (LossScaleCollapse, NonFiniteRun) as error:
-        print(f"\nThe run failed. {error}\nThe rows are in {place}.", file=sys.stderr)
-        return 1
-    except Exception:
-        if sys.stdout.isatty():
-            print()  # The progress may have left its line open.
-        traceback.print_exc()
-        print(f"\nThe run failed; the error is in {place}/result.json too.", file=sys.stderr)
-        return 1
+        said = f"The run failed. {error}\nThe rows are in {place}."
+        raise Ended(command.FAILED, said) from None
+    except Exception as error:
+        said = f"The run failed; the error is in {place}/result.json too."
+        raise Ended(command.FAILED, said, error) from None
     print(summary(trained.result, place))
-    return 0
+    return command.DONE
 
 
-def _check_names(config: Any) -> None:
+def _check_names(config: Config) -> None:
     # Cheap checks first: a typing error should not cost TensorFlow's import.
     from tfamp.models import registry as model_registry
 
     model_registry.check_name(config.model)
+
+
+COMMAND = Command(
+    name="train",
+    about=(__doc__ or "").splitlines()[0],
+    options={
+        name: Option(getattr(Config, name), each.kind, each.help)
+        for name, each in declarations().items()
+    },
+    body=_train,
+)
+main = COMMAND.main
 
 
 def summary(result: RunResult, place: str) -> str:
@@ -96,7 +93,7 @@ def summary(result: RunResult, place: str) -> str:
     if result.saved is not None:
         lines += saving.lines(result.saved, place)
     lines.append(f"  files                {place}")
-    look = commands.typed("tensorboard", os.path.dirname(place) or ".")
+    look = command.typed("tensorboard", os.path.dirname(place) or ".")
     lines.append(f"  look                 {look}")
     return "\n".join(lines)
 
@@ -135,4 +132,4 @@ def _figures(figures: Figures, device: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=run_flags.parse_or_exit)
+    sys.exit(main())

@@ -10,14 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from short_runs import HERE, ODD, TINY
 
 from tests.marks import slow
 from tfamp import train as command
-from tfamp.run import flags as run_flags
 from tfamp.run import records
+from tfamp.run.config import declarations
 
 ROOT = Path(__file__).parents[2]
 FILE = HERE / "tiny_model.py"
@@ -49,11 +47,7 @@ def in_a_process(*arguments, python=(), cwd=ROOT):
 
 def in_this_process(*arguments):
     """What `python -m tfamp.train` does, less the process. Returns the exit code."""
-    with flagsaver.flagsaver():
-        try:
-            return command.main(run_flags.parse_or_exit(["train", *arguments]))
-        except SystemExit as stopped:
-            return stopped.code
+    return command.main(arguments)
 
 
 def message_in(stderr):
@@ -92,8 +86,8 @@ def test_helpshort_lists_every_flag_and_imports_no_tensorflow():
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tfamp.run.flags" in imported
     assert not [name for name in imported if re.match(r"(tensorflow|keras|numpy)\b", name)]
-    for flag in flags.FLAGS.flags_by_module_dict()["tfamp.run.flags"]:
-        assert re.search(rf"^\s+--(\[no\])?{flag.name}:", done.stdout, re.MULTILINE), flag.name
+    for name in declarations():
+        assert re.search(rf"^\s+--(\[no\])?{name}:", done.stdout, re.MULTILINE), name
     assert done.stdout.lstrip().startswith("Trains a ResNet or a ViT")
 
 

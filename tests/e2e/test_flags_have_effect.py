@@ -14,15 +14,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl import flags
 from short_runs import ODD, SHORT, TINY
 
-import tfamp.run.flags  # noqa: F401
 from tests.marks import slow
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
-from tfamp.run.config import POLICIES, Config
+from tfamp.run.config import POLICIES, Config, declarations
 from tfamp.run.errors import InputError
 from tfamp.run.resolve import resolve
 from tfamp.training import description, saving, trainer
@@ -46,7 +44,7 @@ def shows(*names):
 
 
 def all_flags():
-    return sorted(flag.name for flag in flags.FLAGS.flags_by_module_dict()["tfamp.run.flags"])
+    return sorted(declarations())
 
 
 @pytest.mark.parametrize("name", all_flags())

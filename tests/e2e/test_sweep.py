@@ -149,7 +149,7 @@ def test_finished_cells_of_another_config_are_kept_unless_overwritten(run, tmp_p
     assert stderr.splitlines() == [
         f"tfamp: Finished with another configuration: {tmp_path}/{A} (epochs 1 there and 2 here). "
         "Finished runs are kept. Give another LOGDIR, or add '-- --overwrite' to replace these.",
-        "Run with --help to see the options of a sweep.",
+        "Run with --helpshort to see every flag.",
     ]
     assert files(tmp_path) == before
     overwriting = (tmp_path, "--", "--epochs=2", "--overwrite")
@@ -174,8 +174,8 @@ def test_a_dry_run_prints_commands_that_can_be_pasted_and_changes_nothing(run, t
     assert lines[0] == f"# finished: {A}"
     assert shlex.split(lines[1]) == [
         *(sys.executable, "-m", "tfamp.train", "--jit_compile"),
-        *("--policy=mixed_float16", "--loss_scale=dynamic", "--model=resnet20"),
-        *("--dataset=fashion_mnist_mini", "--loop=fit", "--seed=0"),
+        *("--policy=mixed_float16", "--model=resnet20", "--dataset=fashion_mnist_mini"),
+        *("--loop=fit", "--seed=0", "--loss_scale=dynamic"),
         *(f"--logdir={logdir}", f"--run_name={B}"),
     ]
     assert files(tmp_path) == before
@@ -192,16 +192,19 @@ def test_two_sweeps_in_one_folder(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "No LOGDIR came. The first argument is the folder of the runs. Give one, such as"),
+        ([], "No LOGDIR came. Give one: python -m tfamp.sweep LOGDIR"),
         (["--", "--epochs=3"], "No LOGDIR came."),
-        (["{}", "--epochs=3"], "Unknown option '--epochs=3'. The sweep takes LOGDIR, --dry_run"),
-        (["{}", "--polices=float32"], "Unknown option '--polices=float32'."),
-        (["{}", "--policy=float32"], "Unknown option '--policy=float32'."),
-        (["{}", "more"], "Unknown option 'more'."),
-        (["{}", "--jobs"], "Argument --jobs: expected one argument. Options of the sweep come be"),
-        (["{}", "--jobs=0"], "--jobs=0: it takes a whole number of 1 or more. Set --jobs=1, or"),
-        (["{}", "--jobs=two"], "--jobs=two: it takes a whole number"),
-        (["{}", "--dry_run=yes"], "Argument --dry_run: ignored explicit argument 'yes'."),
+        (["{}", "--epochs=3"], "Unknown command line flag 'epochs'. Options of the sweep come bef"),
+        (
+            ["{}", "--polices=float32"],
+            "Unknown command line flag 'polices'. Did you mean: policies",
+        ),
+        (["{}", "--policy=float32"], "Unknown command line flag 'policy'. Did you mean: policies"),
+        (["{}", "more"], "Unexpected argument 'more': every option is a --flag=value. Options of"),
+        (["{}", "--jobs"], "Missing value for flag --jobs"),
+        (["{}", "--jobs=0"], "--jobs=0: it must be 1 or more"),
+        (["{}", "--jobs=two"], "--jobs=two: it must be a whole number"),
+        (["{}", "--dry_run=yes"], "--dry_run=yes: it must be on or off"),
         (["{}", "--policies=float33"], "Unknown policy 'float33'. Did you mean 'float32'?"),
         (["{}", "--", "--epochs=0"], f"The cell {A} cannot be run: --epochs=0: it must be 1 or"),
         (["{}", "--", "--seed=3"], "--seed=3 after '--': the sweep sets --seed for each"),
@@ -214,7 +217,7 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments, message, dry, run, 
     assert (code, lines) == (2, [])
     said, help_line = stderr.splitlines()
     assert said.startswith(f"tfamp: {message}")
-    assert help_line == "Run with --help to see the options of a sweep."
+    assert help_line == "Run with --helpshort to see every flag."
     assert not logdir.exists()
 
 
@@ -231,9 +234,9 @@ def in_a_process(*arguments, python=()):
 def test_help():
     done = in_a_process("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "[option ...] [-- train flag ...]" in done.stdout
+    assert "LOGDIR [--flag=value ...] [-- TRAIN FLAG ...]" in done.stdout
     for option in ("policies", "models", "datasets", "loops", "seeds", "loss_scales", "jobs"):
-        assert f"--{option} " in done.stdout
+        assert f"--{option}:" in done.stdout
     # The example in it is one that works.
     example = re.search(r"python -m tfamp\.sweep runs/.*?\n\n", done.stdout, re.DOTALL)[0]
     _, _, _, *arguments = shlex.split(example.replace("\\\n", " "))

@@ -16,7 +16,6 @@ from pathlib import Path
 import keras
 import pytest
 import text_commands
-from absl.testing import flagsaver
 from text_commands import ROOT
 
 from tfamp import sweep
@@ -96,7 +95,7 @@ RULES = (
     Rule(r"scripts/python\.sh -m mypy", needs="mypy"),
     Rule(r"TFAMP_EXTRAS=dev scripts/python\.sh -m pre_commit install", needs="pre_commit"),
     Rule(r"shellcheck .*", needs="shellcheck"),
-    Rule(r"scripts/test\.sh( -m gpu)?", "tests/run/test_commands.py", exit_codes=(0, 5)),
+    Rule(r"scripts/test\.sh( -m gpu)?", "tests/run/test_command.py", exit_codes=(0, 5)),
     Rule(r"scripts/test\.sh .*", "--collect-only -q", exit_codes=(0, 5)),
 )  # fmt: skip
 
@@ -140,9 +139,8 @@ def test_readers_are_told_of_the_scripts_and_of_no_python_that_has_no_tfamp():
 
 
 def assert_flags_are_taken(text):
-    with flagsaver.flagsaver():
-        run_flags.parse_or_exit(["train", *shlex.split(text.partition("train.sh")[2])])
-        assert run_flags.config_from_flags() != Config()
+    arguments = shlex.split(text.partition("train.sh")[2])
+    assert run_flags.config_from_arguments(arguments) != Config()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tfamp.reporting import sources
 from tfamp.reporting.groups import Comparisons, Group, xla_words
 from tfamp.reporting.runs import FinishedRun
 from tfamp.reporting.seeds import by_seed
-from tfamp.run import commands
+from tfamp.run.command import typed
 from tfamp.run.config import FLOAT16_POLICIES, POLICIES, SCALE_SETTINGS, Config, declarations
 from tfamp.run.kinds import Switch
 from tfamp.run.resolve import default_run_name
@@ -60,7 +60,7 @@ def advise(logdir: Path, baseline: str, comparisons: Comparisons) -> list[Advice
             Advice(
                 f"No run below {logdir} has finished, so there is nothing to compare. This trains "
                 "two runs that can be, and makes this report anew:",
-                (commands.typed("sweep", str(logdir), policies),),
+                (typed("sweep", str(logdir), policies),),
             )
         ]
     return [_partners(group, baseline, taken) for group in groups]
@@ -144,7 +144,7 @@ def _command(
         while name in taken:
             name += "-again"
         arguments.append(f"--run_name={name}")
-    return commands.typed("train", *arguments)
+    return typed("train", *arguments)
 
 
 def _is_script(run: FinishedRun) -> bool:

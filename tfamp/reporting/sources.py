@@ -10,7 +10,7 @@ from typing import Any
 
 from tfamp.reporting.groups import Comparisons
 from tfamp.reporting.runs import FinishedRun
-from tfamp.run import commands
+from tfamp.run.command import has_scripts
 
 _COMMANDS = ("train.py", "sweep.py", "report.py")
 
@@ -42,7 +42,7 @@ def command(arguments: Any) -> str | None:
     start = [name.name]
     if name.name in _COMMANDS:
         # As the texts of the checkout say it: a report goes to places where no other path holds.
-        is_checkout = commands.has_scripts()
+        is_checkout = has_scripts()
         start = (
             [f"scripts/{name.stem}.sh"] if is_checkout else ["python", "-m", f"tfamp.{name.stem}"]
         )

@@ -5,14 +5,13 @@ Each flag is a setting of `Config`, as it is declared there.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import flags
 
-from tfamp.run.config import Config, Declared, declarations
-from tfamp.run.errors import InputError, as_flag, setting
+from tfamp.run.config import Config, declarations
+from tfamp.run.errors import InputError, setting
 from tfamp.run.kinds import Choice, Kind, Switch
 from tfamp.run.resolve import resolve
 
@@ -50,11 +49,11 @@ class _Serializer(flags.ArgumentSerializer):
 def define(values: flags.FlagValues, config: type[Config] = Config) -> None:
     """Defines a flag for each setting of a config."""
     for name, each in declarations(config).items():
-        flags.DEFINE_flag(_flag(name, getattr(config, name), each), values)
+        flags.DEFINE_flag(flag(name, getattr(config, name), each.kind, each.help), values)
 
 
-def _flag(name: str, default: Any, declared: Declared) -> flags.Flag:
-    kind, text = declared.kind, declared.help
+def flag(name: str, default: Any, kind: Kind, text: str) -> flags.Flag:
+    """A flag that takes values of a kind; `text` is its help."""
     parser = _Parser(name, kind)
     if isinstance(kind, Switch):
         switch = flags.BooleanFlag(name, default, text)
@@ -65,12 +64,7 @@ def _flag(name: str, default: Any, declared: Declared) -> flags.Flag:
     return flags.Flag(parser, _Serializer(kind), name, default, text)
 
 
-define(flags.FLAGS)
-
-
-def config_from_flags(
-    values: flags.FlagValues = flags.FLAGS, config: type[Config] = Config
-) -> Config:
+def config_from_flags(values: flags.FlagValues, config: type[Config] = Config) -> Config:
     """Turns parsed flags into a checked and resolved `Config`.
 
     Raises:
@@ -94,7 +88,7 @@ def parse(arguments: Sequence[str]) -> flags.FlagValues:
     try:
         _refuse_the_rest(values(["tfamp.train", *arguments]))
     except (flags.Error, UnicodeDecodeError) as error:
-        raise _input_error(error) from error
+        raise input_error(error) from error
     return values
 
 
@@ -132,7 +126,8 @@ def as_arguments(values: flags.FlagValues, but: Collection[str] = ()) -> list[st
     return [values[name].serialize() or f"--{name}=none" for name in given]
 
 
-def _input_error(error: flags.Error | UnicodeDecodeError) -> InputError:
+def input_error(error: flags.Error | UnicodeDecodeError) -> InputError:
+    """What absl found wrong with a command line, as an error of the user's."""
     # What `_Parser` raised, which absl puts into words of its own.
     if isinstance(error.__context__, InputError):
         return error.__context__
@@ -145,29 +140,3 @@ def _input_error(error: flags.Error | UnicodeDecodeError) -> InputError:
 def _refuse_the_rest(rest: Sequence[str]) -> None:
     if len(rest) > 1:
         raise InputError(f"Unexpected argument {rest[1]!r}: every option is a --flag=value.")
-
-
-def parse_or_exit(argv: list[str]) -> list[str]:
-    """Parses the command line; bad input ends the process with exit code 2.
-
-    Returns:
-        What is left of `argv` once the flags are taken out.
-    """
-    try:
-        rest = flags.FLAGS(argv)
-        _refuse_the_rest(rest)
-        return rest
-    except InputError as error:
-        exit_with_input_error(error)
-    except (flags.Error, UnicodeDecodeError) as error:
-        exit_with_input_error(_input_error(error))
-    except SystemExit:
-        # absl ends --help and its kin with 1; a question answered is no failure.
-        sys.exit(0)
-
-
-def exit_with_input_error(error: InputError) -> NoReturn:
-    """Prints one message without a traceback and exits with code 2."""
-    print(f"tfamp: {error.told(as_flag)}", file=sys.stderr)
-    print("Run with --helpshort to see every flag.", file=sys.stderr)
-    sys.exit(2)

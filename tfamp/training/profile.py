@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfamp.run import commands
+from tfamp.run.command import has_scripts, typed
 from tfamp.telemetry.callback import PrecisionTelemetry
 
 _PLUGIN = "tensorboard-plugin-profile"
@@ -16,11 +16,11 @@ _PLUGIN = "tensorboard-plugin-profile"
 
 def how_to_look(logdir: str) -> str:
     """The command that shows a trace in TensorBoard, whose profile tab is a plugin of its own."""
-    command = commands.typed("tensorboard", logdir)
+    command = typed("tensorboard", logdir)
     try:
         importlib.metadata.distribution(_PLUGIN)
     except importlib.metadata.PackageNotFoundError:
-        if commands.has_scripts():
+        if has_scripts():
             return f"TFAMP_EXTRAS=profile {command}"
         return f"python -m pip install {_PLUGIN} && {command}"
     return command
