@@ -40,7 +40,11 @@ def _train(given: Given) -> int:
     place = os.path.join(config.logdir, config.run_name or "")
     measured = f"What was measured is in {place}."
     try:
-        trained = trainer.train(config, command_line=[sys.argv[0], *given.arguments])
+        trained = trainer.train(
+            config,
+            command_line=[sys.argv[0], *given.arguments],
+            asked=run_flags.asked(given.flags),
+        )
     except InputError:
         raise
     except RunInterrupted as stopped:

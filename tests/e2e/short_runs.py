@@ -93,7 +93,8 @@ def run_once(config: Config) -> Outcome:
 
     with unittest.mock.patch.object(trainer, "build", build):
         try:
-            trainer.train(config, ["train"], say=lambda line: None)
+            asked = {"epochs": config.epochs}
+            trainer.train(config, ["train"], say=lambda line: None, asked=asked)
         except Exception as raised:
             error = raised
     run = built[0] if built else None

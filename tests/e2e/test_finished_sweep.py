@@ -111,6 +111,10 @@ def test_it_goes_on_where_it_stopped(sweep):
     for cell in note["cells"]:
         result = json.loads((sweep.logdir / cell / "result.json").read_text())
         assert result["status"] == "completed"
+        config = json.loads((sweep.logdir / cell / "config.json").read_text())
+        # What the trainer was given, and what it decided.
+        assert config["asked"]["epochs"] == EPOCHS and config["asked"]["jit_compile"] is False
+        assert "optimizer" not in config["asked"] and config["config"]["optimizer"] == "sgd"
 
 
 def test_the_report_is_complete(sweep, report):

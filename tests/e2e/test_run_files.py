@@ -16,8 +16,8 @@ from tfamp.run.result import RunResult
 from tfamp.run.run_config import RunConfig
 
 CONFIG = {
-    "written_by", "schema_version", "config", "command_line", "saves", "versions", "git_revision",
-    "device", "tf32", "trainable_parameters", "model_sha256", "computes_in",
+    "written_by", "schema_version", "config", "asked", "command_line", "saves", "versions",
+    "git_revision", "device", "tf32", "trainable_parameters", "model_sha256", "computes_in",
     "forced_float32_layers", "float32_layers_effect",
 }  # fmt: skip
 OUTCOME = {
@@ -119,6 +119,10 @@ def test_what_was_run_is_told_in_both_files(moved):
     for name in ("device", "tf32", "versions", "computes_in"):
         assert result[name] == config[name], name
     assert config["command_line"] == ["train"]
+    assert config["asked"] == {"epochs": 2}
+    # What was decided, beside it.
+    assert (settings["optimizer"], settings["learning_rate"]) == ("sgd", 0.1)
+    assert isinstance(settings["jit_compile"], bool)
     assert (result["status"], result["error"], config["saves"]) == ("completed", None, [])
     assert config["forced_float32_layers"] == ["conv1"]
     assert config["float32_layers_effect"] == {

@@ -262,3 +262,12 @@ def test_a_flagfile_that_is_no_text(tmp_path):
 def test_what_is_written_out_beside_flagfiles():
     arguments = ["--a=1", "--flagfile=x", "-flagfile=y", "b", "--flagfile", "z", "--c", "-flagfile"]
     assert run_flags.without_flagfiles(arguments) == ["--a=1", "b", "--c"]
+
+
+def test_what_was_asked_is_what_was_given(tmp_path):
+    """Not what was decided: a default that is given counts, one that is filled in does not."""
+    (tmp_path / "run.flags").write_text("--epochs=5\n--float32_layers=a,b\n")
+    values = run_flags.parse([f"--flagfile={tmp_path}/run.flags", "--max_skipped_in_a_row=none"])
+    expected = {"epochs": 5, "float32_layers": ("a", "b"), "max_skipped_in_a_row": None}
+    assert run_flags.asked(values) == expected
+    assert run_flags.asked(run_flags.parse([])) == {}

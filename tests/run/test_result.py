@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -112,3 +113,33 @@ def test_contributing_has_the_tables_of_both_files():
     told = re.findall(r"\| key \| value \| what \|\n\|[-|]+\|\n((?:\|.*\n)+)", text)
     wanted = ["\n".join(rows) + "\n" for rows in schema.table(RunResult, RunConfig)]
     assert told == wanted, "Put these rows into CONTRIBUTING.md:\n" + "\n".join(wanted)
+
+
+TODAY = json.loads(json.dumps(Config().to_json()))
+
+
+def test_a_config_of_today_is_left_as_it_is():
+    mine = TODAY | {"stop_on_non_finite": True, "max_skipped_in_a_row": None, "epochs": 3}
+    assert RunConfig(config=mine).settings() == mine
+
+
+def test_a_setting_that_an_older_config_lacks_has_its_default():
+    old = {"policy": "float16", "of_another_version": 3}
+    assert RunConfig(config=old).settings() == TODAY | old
+
+
+@pytest.mark.parametrize("bound", [None, 7])
+def test_no_bound_on_skips_is_the_default_in_an_older_config(bound):
+    found = RunConfig(config={"max_skipped_in_a_row": bound}).settings()
+    expected = TODAY["max_skipped_in_a_row"] if bound is None else bound
+    assert found["max_skipped_in_a_row"] == expected
+
+
+def test_files_that_differ():
+    there, here = {"a.py": "1", "b.py": "2", "c.py": "3"}, {"a.py": "1", "b.py": "9", "d.py": "4"}
+    assert run_config.changed_files(there, here) == {
+        "b.py": ("2", "9"),
+        "c.py": ("3", None),
+        "d.py": (None, "4"),
+    }
+    assert run_config.changed_files(there, there) == {}

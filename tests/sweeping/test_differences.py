@@ -85,6 +85,26 @@ def test_steps_an_epoch(here, there, asked_there, is_same, make, finish):
     assert [each.what for each in cell.conflict()] == ([] if is_same else ["steps_per_epoch"])
 
 
+@pytest.mark.parametrize(
+    ("asked", "is_same"),
+    [({}, True), ({"epochs": 5}, True), ({"steps_per_epoch": 78}, False), (None, False)],
+)
+def test_what_a_run_decided_is_told_from_what_it_was_asked(asked, is_same, make, finish):
+    """78 steps that were asked for are not the whole set."""
+    (cell,) = make(**ONE)
+    finish(cell, command_line=("script", "--no_flag_of=ours"), steps_per_epoch=78)
+    record = json.loads(cell.directory.config.read_text())
+    added = {} if asked is None else {"asked": asked}
+    cell.directory.config.write_text(json.dumps(record | added))
+    assert cell.is_finished() is is_same
+
+
+def test_no_limit_is_asked_for_and_not_left_open(make, finish):
+    (cell,) = make("--max_skipped_in_a_row=none", policies=("float16",))
+    finish(cell, max_skipped_in_a_row=200)
+    assert [each.what for each in cell.conflict()] == ["max_skipped_in_a_row"]
+
+
 def write_model(tmp_path, text):
     (tmp_path / "net.py").write_text("import blocks\n")
     (tmp_path / "blocks.py").write_text(text)

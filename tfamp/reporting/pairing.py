@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfamp.reporting.runs import FinishedRun, PassedOver
-from tfamp.run import recorded
 from tfamp.run.config import Role, names_of
+from tfamp.run.run_config import changed_files, short_hash
 
 # Whether XLA compiled the run.
 COMPILER = "jit_compile"
@@ -98,8 +98,8 @@ def unpaired(run: FinishedRun, why: str, others: Sequence[FinishedRun]) -> Unpai
 def _difference(name: str, here: Any, there: Any) -> list[str]:
     if name == "model_sha256" and here and there:
         return [
-            f"the content of {file} ({recorded.short_hash(a)} here, {recorded.short_hash(b)} there)"
-            for file, (a, b) in recorded.changed_files(here, there).items()
+            f"the content of {file} ({short_hash(a)} here, {short_hash(b)} there)"
+            for file, (a, b) in changed_files(here, there).items()
         ]
     if name in _MODEL_FIELDS:
         what = "the model's content" if name == "model_sha256" else "trainable parameters"

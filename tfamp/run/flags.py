@@ -74,6 +74,11 @@ def config_from_flags(values: flags.FlagValues, config: type[Config] = Config) -
     return resolve(config(**read), [name for name in read if values[name].present])
 
 
+def asked(values: flags.FlagValues) -> dict[str, Any]:
+    """The settings that the user gave, those of flagfiles too."""
+    return {name: values[name].value for name in declarations() if values[name].present}
+
+
 def parse(arguments: Sequence[str]) -> flags.FlagValues:
     """Parses arguments into flags of their own; the process's flags are left as they are.
 

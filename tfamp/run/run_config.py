@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-from tfamp.run import recorded, records, schema
-from tfamp.run.config import Config, Role, names_of
+from tfamp.run import records, schema
+from tfamp.run.config import Config, Role, declarations, names_of
 from tfamp.run.result import ComputesIn
 from tfamp.run.schema import key
+
+# As JSON has them, where a tuple is a list.
+_DEFAULTS: dict[str, Any] = json.loads(json.dumps(Config().to_json()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,12 @@ class RunConfig(schema.JsonFile):
         "the resolved settings, by the names of the flags; of a script those that its model and "
         "optimizer tell",
         absent={},
+    )
+    asked: dict[str, Any] | None = key(
+        "those of them that the user gave, as he gave them: the others were decided; null where "
+        "nobody told, as of a config that was made in Python",
+        absent=None,
+        left_out=True,
     )
     command_line: tuple[str, ...] = key("what the user typed", absent=())
     saves: tuple[str, ...] = key("names of the weights and models that the run writes", absent=())
@@ -69,7 +79,11 @@ class RunConfig(schema.JsonFile):
         """
         if not self.config:
             raise schema.RecordError('config.json has no "config": tfamp.train did not write it.')
-        return recorded.completed(self.config)
+        found = {**_DEFAULTS, **self.config}
+        if "stop_on_non_finite" not in self.config and found["max_skipped_in_a_row"] is None:
+            # No bound was the default then; it is one that no healthy run comes near.
+            found["max_skipped_in_a_row"] = _DEFAULTS["max_skipped_in_a_row"]
+        return found
 
     def as_config(self) -> Config:
         """The settings as a `Config`, less those of other versions.
@@ -82,12 +96,10 @@ class RunConfig(schema.JsonFile):
         """
         settings, hints = self.settings(), typing.get_type_hints(Config)
         found = {}
-        for field in dataclasses.fields(Config):
-            hint, value = hints[field.name], settings[field.name]
-            may_be_null = field.name not in names_of(Role.PRECISION)
-            found[field.name] = schema.fitting(
-                hint | None if may_be_null else hint, value, self.file, field.name
-            )
+        for name in declarations():
+            may_be_null = name not in names_of(Role.PRECISION)
+            hint = hints[name] | None if may_be_null else hints[name]
+            found[name] = schema.fitting(hint, settings[name], self.file, name)
         return Config(**found)
 
 
@@ -96,3 +108,20 @@ def is_of_a_run(value: Mapping[str, Any]) -> bool:
     return schema.is_marked(value) or (
         value.get("schema_version") == records.SCHEMA_VERSION and "command_line" in value
     )
+
+
+def changed_files(
+    there: Mapping[str, str], here: Mapping[str, str]
+) -> dict[str, tuple[str | None, str | None]]:
+    """The files of a user's model in which two `model_sha256` differ.
+
+    Returns:
+        The two hashes by the file's name, None for one that is not there.
+    """
+    pairs = {name: (there.get(name), here.get(name)) for name in dict.fromkeys((*there, *here))}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def short_hash(value: str | None) -> str:
+    """A file's hash as a message shows it."""
+    return "no such file" if value is None else f"sha256 {value[:12]}"

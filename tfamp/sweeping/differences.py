@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from tfamp.run import flags as run_flags
-from tfamp.run import recorded, records
+from tfamp.run import records
 from tfamp.run.config import Config, Role, names_of
 from tfamp.run.errors import InputError
-from tfamp.run.run_config import RunConfig
+from tfamp.run.run_config import RunConfig, changed_files, short_hash
 from tfamp.run.schema import OtherVersionError, RecordError
 
 _ABSENT = "absent"
@@ -62,7 +62,7 @@ def differences(
         return [Difference("config.json", "not there or unreadable", "this sweep's")]
     # Through JSON, where a tuple is a list.
     wanted = json.loads(json.dumps(config.to_json()))
-    _leave_to_the_run(wanted, found, record.command_line)
+    _leave_to_the_run(wanted, found, _asked(record))
     places = names_of(Role.PLACE)
     of_settings = [
         Difference(name, found.get(name, _ABSENT), wanted.get(name, _ABSENT))
@@ -76,31 +76,33 @@ def differences(
 def _of_model(there: dict[str, str] | None, here: dict[str, str] | None) -> list[Difference]:
     if there is None or here is None:
         return []
-    short = recorded.short_hash
     return [
-        Difference(name, short(trained), short(now), is_model_file=True)
-        for name, (trained, now) in recorded.changed_files(there, here).items()
+        Difference(name, short_hash(trained), short_hash(now), is_model_file=True)
+        for name, (trained, now) in changed_files(there, here).items()
     ]
 
 
 def _leave_to_the_run(
-    wanted: dict[str, Any], found: dict[str, Any], command_line: Sequence[str]
+    wanted: dict[str, Any], found: dict[str, Any], asked: Collection[str] | None
 ) -> None:
-    """Takes over into `wanted` what the run decides where the user leaves it open."""
-    if wanted["jit_compile"] is None:
-        wanted["jit_compile"] = found.get("jit_compile")
+    """Takes over into `wanted` what the run decided, as neither it nor the sweep was asked."""
     steps = wanted["steps_per_epoch"]
     if steps is not None:
-        # fit runs whole executions, so the run rounds down.
+        # fit runs whole executions, so older runs rounded down.
         wanted["steps_per_epoch"] = steps - steps % wanted["steps_per_execution"]
-    elif _asked_for_whole_epochs(command_line):
-        wanted["steps_per_epoch"] = found.get("steps_per_epoch")
+    for name in (name for name, value in wanted.items() if value is None):
+        # None is what is left open where it is the default; of a limit it is none.
+        if getattr(Config, name) is None and asked is not None and name not in asked:
+            wanted[name] = found[name]
 
 
-def _asked_for_whole_epochs(command_line: Sequence[str]) -> bool:
-    # config.json holds the number that was run, which a shorter epoch that was asked for has too;
-    # what was asked is in the command line.
+def _asked(record: RunConfig) -> Collection[str] | None:
+    """The settings that a run was asked for; None where that cannot be told."""
+    if record.asked is not None:
+        return record.asked
+    # An older run: config.json holds the number of steps that was run, which a shorter epoch that
+    # was asked for has too. What was asked is in the command line.
     try:
-        return run_flags.parse(command_line[1:])["steps_per_epoch"].value is None
+        return run_flags.asked(run_flags.parse(record.command_line[1:]))
     except InputError:
-        return False
+        return None

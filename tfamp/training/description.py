@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -18,16 +19,20 @@ from tfamp.training.build import BuiltRun
 from tfamp.training.profile import how_to_look
 
 
-def config_record(run: BuiltRun, command_line: Sequence[str]) -> RunConfig:
+def config_record(
+    run: BuiltRun, command_line: Sequence[str], asked: Mapping[str, Any] | None
+) -> RunConfig:
     """What config.json says of a run.
 
     Args:
         run: The run.
         command_line: What the user typed.
+        asked: The settings that he gave; None where that is not known.
     """
     device = memory.training_device()
     return RunConfig(
         config=run.config.to_json(),
+        asked=None if asked is None else dict(asked),
         command_line=tuple(command_line),
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -14,6 +15,7 @@ from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.errors import ExitCalled, InputError
 from tfamp.run.result import RunResult
+from tfamp.run.run_config import RunConfig
 from tfamp.telemetry.callback import PrecisionTelemetry
 from tfamp.telemetry.non_finite import NonFiniteRun
 from tfamp.telemetry.progress import ProgressBar
@@ -44,7 +46,10 @@ class TrainedRun:
 
 
 def train(
-    config: Config, command_line: Sequence[str] = (), say: Callable[[str], None] = print
+    config: Config,
+    command_line: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+    asked: Mapping[str, Any] | None = None,
 ) -> TrainedRun:
     """Trains as the config says and writes the run directory.
 
@@ -52,6 +57,7 @@ def train(
         config: A resolved config.
         command_line: What the user typed, for config.json.
         say: Where lines for the user go.
+        asked: The settings that the user gave, for config.json; None where that is not known.
 
     Raises:
         InputError: The config cannot be run; nothing was written.
@@ -71,7 +77,7 @@ def train(
             stack.enter_context(process_settings(config))
             say(f"Building {config.model} and loading {config.dataset} ...")
             run = finish.run = build(config)
-            _begin(run, directory, command_line, say)
+            _begin(run, directory, description.config_record(run, command_line, asked), say)
             telemetry = finish.telemetry = _telemetry(run, directory)
             saving = finish.saving = Saving(run.config, directory, run.model)
             _train(run, telemetry, [*saving.callbacks, stop])
@@ -91,14 +97,14 @@ def train(
 def _begin(
     run: BuiltRun,
     directory: RunDirectory,
-    command_line: Sequence[str],
+    record: RunConfig,
     say: Callable[[str], None],
 ) -> None:
     """Takes the folder, writes config.json and says what is about to be trained."""
     replaced = directory.prepare(run.config.overwrite)
     if replaced is not None:
         say(f"What an earlier run left in {directory.path} is in {replaced}.")
-    directory.write_config(description.config_record(run, command_line))
+    directory.write_config(record)
     description.say_what(run, say)
 
 
