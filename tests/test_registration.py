@@ -17,7 +17,7 @@ import tfamp
 from tests.marks import slow
 from tfamp import registration
 from tfamp.models import registry
-from tfamp.precision.unscaled import UnscaledOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import Config
 from tfamp.run.resolve import resolve
 from tfamp.training import optim
@@ -49,6 +49,8 @@ def test_every_class_that_is_registered_with_keras_has_a_stand_in():
                 if "register_keras_serializable" in ast.unparse(decorator):
                     found[node.name] = module
     assert found == registration.MODULES
+    assert set(registration.RENAMED.values()) <= set(found)
+    assert not set(registration.RENAMED) & set(found)
 
 
 def test_keras_knows_the_classes_themselves_once_they_are_imported():
@@ -85,12 +87,12 @@ def trained_by_tfamp(tmp_path_factory):
 
 
 ORDERS = {
-    "keras first": ("import keras, tfamp", "resnet20", "UnscaledOptimizer CosineDecay"),
+    "keras first": ("import keras, tfamp", "resnet20", "RecordedOptimizer CosineDecay"),
     "tfamp first": ("import tfamp, keras", "vit_tiny", "LossScaleOptimizer PolynomialDecay"),
     "a part of tfamp": (
         "from tfamp.run import config; from keras import models; import keras",
         "resnet20",
-        "UnscaledOptimizer CosineDecay",
+        "RecordedOptimizer CosineDecay",
     ),
 }
 
@@ -172,8 +174,8 @@ def test_a_class_that_is_registered_already_stays(monkeypatch):
 
 
 def test_a_stand_in_makes_objects():
-    stand_in = registration.StandIn("tfamp.precision.unscaled", "UnscaledOptimizer")
-    assert repr(stand_in) == "<stands for tfamp.precision.unscaled.UnscaledOptimizer>"
+    stand_in = registration.StandIn("tfamp.precision.recorded_optimizer", "RecordedOptimizer")
+    assert repr(stand_in) == "<stands for tfamp.precision.recorded_optimizer.RecordedOptimizer>"
     made = stand_in(keras.optimizers.SGD(0.5))
     again = stand_in.from_config(made.get_config())
-    assert type(made) is type(again) is UnscaledOptimizer
+    assert type(made) is type(again) is RecordedOptimizer

@@ -1,6 +1,9 @@
 """Imports go one way; see the picture in CONTRIBUTING.md."""
 
 import ast
+import importlib
+import inspect
+import textwrap
 from pathlib import Path
 
 import tfamp
@@ -116,6 +119,99 @@ def test_a_run_on_paper_needs_no_tensorflow():
                 names = [node.module or ""]
             for name in names:
                 assert name.split(".")[0] not in ("tensorflow", "keras"), path
+
+
+INTERNALS = "tfamp.precision.keras_internals"
+# Of Python itself, and of other packages than Keras's and TensorFlow's.
+NOT_THE_FRAMEWORKS = {"sys._getframe", "os._exit"}
+
+
+def sources():
+    """(module, path, syntax tree) of every module in tfamp."""
+    for path in PACKAGE.rglob("*.py"):
+        module = ".".join(("tfamp", *path.relative_to(PACKAGE).with_suffix("").parts))
+        yield module, path, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def is_private(name):
+    return name.startswith("_") and not (name.startswith("__") and name.endswith("__"))
+
+
+def own_private_names():
+    """Every private name that tfamp defines: attributes, functions, variables, slots."""
+    names = {"_replace", "_asdict", "_fields"}  # What a NamedTuple has.
+    for module, _, tree in sources():
+        if module == INTERNALS:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+                # `layer._name = value` sets an attribute of something else's.
+                is_own = isinstance(node, ast.Name) or ast.unparse(node.value) in ("self", "cls")
+                names.add((node.id if isinstance(node, ast.Name) else node.attr) if is_own else "")
+    return {name for name in names if is_private(name)}
+
+
+def private_uses(tree):
+    """Private names that a module reads from something, with their line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            yield node.attr, ast.unparse(node), node.lineno
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("attr"):
+            # getattr, setattr, hasattr, delattr.
+            for name in node.args[1:2]:
+                if isinstance(name, ast.Constant) and is_private(str(name.value)):
+                    yield name.value, ast.unparse(node), node.lineno
+
+
+def test_private_names_of_the_frameworks_are_in_one_module():
+    known = own_private_names()
+    for module, path, tree in sources():
+        if module == INTERNALS:
+            continue
+        for name, used, line in private_uses(tree):
+            is_known = name in known or used in NOT_THE_FRAMEWORKS
+            assert is_known, f"{path}:{line} uses {used}: give it a function in {INTERNALS}"
+        text = path.read_text(encoding="utf-8")
+        for hidden in ("keras.src", "keras_cv.src", "tensorflow.python", "__internal__"):
+            assert hidden not in text, f"{path} uses {hidden}: give it a function in {INTERNALS}"
+
+
+def private_names_of(base):
+    """The private attributes of a class of the frameworks, and those that its methods set."""
+    names = {name for name in vars(base) if is_private(name)}
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(base)))):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+    return {name for name in names if is_private(name)}
+
+
+def subclasses_of_frameworks():
+    """(class, the private names that its module sets on `self` or defines in it)."""
+    for module, _, tree in sources():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and node.bases:
+                cls = getattr(importlib.import_module(module), node.name)
+                own = {
+                    inner.attr
+                    for inner in ast.walk(node)
+                    if isinstance(inner, ast.Attribute) and ast.unparse(inner.value) == "self"
+                }
+                yield cls, {name for name in own | set(vars(cls)) if is_private(name)}
+
+
+def test_no_class_overrides_or_calls_a_private_name_of_its_base():
+    seen = set()
+    for cls, own in subclasses_of_frameworks():
+        for base in cls.__mro__:
+            package = base.__module__.split(".")[0]
+            if package in ("keras", "keras_cv", "tensorflow"):
+                seen.add(cls)
+                # What TensorFlow's tracking sets on everything is nobody's.
+                hit = own & private_names_of(base)
+                assert not hit, f"{cls.__name__} touches {hit} of {base.__name__}"
+    assert len(seen) > 5
 
 
 def test_flags_are_read_in_one_place():

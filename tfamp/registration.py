@@ -28,9 +28,12 @@ MODULES = {
     "LossScaleOptimizer": "tfamp.precision.loss_scale",
     "PaddedShortcut": "tfamp.models.resnet",
     "PatchEmbedding": "tfamp.models.vit_layers",
+    "RecordedOptimizer": "tfamp.precision.recorded_optimizer",
     "TransformerEncoder": "tfamp.models.vit_layers",
-    "UnscaledOptimizer": "tfamp.precision.unscaled",
 }
+
+# Names in files of before, and what the class is called now.
+RENAMED = {"UnscaledOptimizer": "RecordedOptimizer"}
 
 
 class StandIn:
@@ -68,6 +71,8 @@ def _register_now() -> None:
     for name, module in MODULES.items():
         # A class that is there already stays.
         known.setdefault(f"{PACKAGE}>{name}", StandIn(module, name))
+    for old, name in RENAMED.items():
+        known.setdefault(f"{PACKAGE}>{old}", StandIn(MODULES[name], name))
 
 
 class _WaitsForKeras:

@@ -3,8 +3,8 @@
     scripts/python.sh experiments/scenarios/clipping.py
 
 The gradient that a tape gives belongs to the scaled loss. An optimizer argument clips after
-unscaling, so it needs no care. To look at the gradient yourself, divide by the scale first, and
-multiply again before `apply`, which divides.
+unscaling, so it needs no care. To look at the gradient yourself, `unscale` it, and tell `apply`
+that it gets unscaled ones.
 """
 
 import keras
@@ -34,11 +34,10 @@ def step(x, y):
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
         scaled_loss = optimizer.scale_loss(loss)
-    scaled = tape.gradient(scaled_loss, model.trainable_variables)
-    scale = optimizer.dynamic_scale
-    clipped, norm = tf.clip_by_global_norm([gradient / scale for gradient in scaled], 0.5)
-    # An overflow makes the norm NaN and with it every gradient: the optimizer sees it and skips.
-    optimizer.apply([gradient * scale for gradient in clipped], model.trainable_variables)
+    gradients = optimizer.unscale(tape.gradient(scaled_loss, model.trainable_variables))
+    # An overflow is a skipped step, whatever is made of it here.
+    clipped, norm = tf.clip_by_global_norm(gradients, 0.5)
+    optimizer.apply(clipped, model.trainable_variables, is_unscaled=True)
     return norm
 
 

@@ -2,9 +2,9 @@
 
     scripts/python.sh experiments/scenarios/gradient_penalty.py
 
-The inner gradient passes through float16 layers too, so its loss is scaled as well, by a factor of
-its own, and the gradient is unscaled in float32 before it enters the penalty. The penalty then
-joins the loss, and the sum is scaled once for the outer gradient.
+The inner gradient passes through float16 layers too, so its loss is scaled as well, and divided by
+the scale in float32 before it enters the penalty. The penalty then joins the loss, and the sum is
+scaled once for the outer gradient.
 """
 
 import keras
@@ -32,8 +32,7 @@ def step(x, y):
         with tf.GradientTape() as inner:
             inner.watch(x)
             loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
-            # Not scale_loss, which also notes the loss in the history.
-            scaled = loss * optimizer.dynamic_scale
+            scaled = optimizer.scaled(loss)  # `scale_loss` would note it as the step's loss.
         input_gradient = inner.gradient(scaled, x) / optimizer.dynamic_scale
         penalty = tf.reduce_sum(input_gradient**2)
         scaled_loss = optimizer.scale_loss(loss + 10.0 * penalty)

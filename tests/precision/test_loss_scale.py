@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfamp
 from tfamp.precision.collapse import LossScaleCollapse
-from tfamp.precision.unscaled import UnscaledOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 
 
 def drive(optimizer, gradients, jit_compile=False, losses=None):
@@ -275,10 +275,10 @@ def test_clipping_acts_on_the_unscaled_gradient_and_the_norm_is_before_it():
 
 
 def test_unscaled_optimizer_keeps_books_and_applies_what_comes():
-    optimizer = UnscaledOptimizer(keras.optimizers.SGD(1.0))
+    optimizer = RecordedOptimizer(keras.optimizers.SGD(1.0))
     assert optimizer.scale_loss(tf.constant(3.0)).numpy() == 3.0
     assert drive(optimizer, [0.5]) == 0.5
-    assert math.isnan(drive(UnscaledOptimizer(keras.optimizers.SGD(1.0)), [math.nan]))
+    assert math.isnan(drive(RecordedOptimizer(keras.optimizers.SGD(1.0)), [math.nan]))
     assert optimizer.grad_norm == 0.5 and not optimizer.is_scaling
 
 
@@ -362,7 +362,7 @@ def test_what_is_no_optimizer(given):
         tfamp.LossScaleOptimizer(given)
 
 
-@pytest.mark.parametrize("kind", [tfamp.LossScaleOptimizer, UnscaledOptimizer])
+@pytest.mark.parametrize("kind", [tfamp.LossScaleOptimizer, RecordedOptimizer])
 def test_no_gradients_are_no_step(kind):
     """As with Keras's own optimizers, whose `apply` does nothing for an empty list."""
     optimizer = kind(keras.optimizers.SGD(0.5))
@@ -375,7 +375,7 @@ def test_no_gradients_are_no_step(kind):
     assert (optimizer.steps_attempted, weight.numpy().tolist()) == (0, [1.0])
 
 
-@pytest.mark.parametrize("kind", [tfamp.LossScaleOptimizer, UnscaledOptimizer])
+@pytest.mark.parametrize("kind", [tfamp.LossScaleOptimizer, RecordedOptimizer])
 def test_gradients_that_are_all_none(kind):
     with pytest.raises(ValueError, match=r"no gradient for any of 1 variables: all are None\. Com"):
         kind(keras.optimizers.SGD(0.5)).apply([None], [keras.Variable([1.0])])

@@ -189,7 +189,7 @@ def check(case, strategy, reference):
         optimizer.build(model.trainable_variables)
 
     def take():
-        state = [*inner.variables, optimizer._microbatch, *optimizer._accumulators]
+        state = [*inner.variables, optimizer._state.microbatch, *optimizer._accumulator.sums]
         return {
             "weights": all_copies(strategy, model.trainable_variables),
             "state": all_copies(strategy, state),

@@ -129,7 +129,12 @@ def traced(rules, jit_compile=False):
     optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(RATE), **rules, history=STEPS)
     weight = keras.Variable([0.0])
     optimizer.build([weight])
-    state = [*optimizer.variables, optimizer._machine.collapse, optimizer._history.count, weight]
+    state = [
+        *optimizer.variables,
+        optimizer._collapse.facts,
+        optimizer._record.history.count,
+        weight,
+    ]
     start = [variable.numpy() for variable in state]
 
     @tf.function(jit_compile=jit_compile)
@@ -208,7 +213,7 @@ def assert_rows_are_the_models(rules, pattern, drive):
     measured = list(zip(*(rows[name].tolist() for name in columns), strict=True))
     assert measured == expected
     assert optimizer.scale == model.scale
-    low, high = optimizer._machine.rules.min_scale, optimizer._machine.rules.max_scale
+    low, high = optimizer.rules.min_scale, optimizer.rules.max_scale
     if model.dynamic:
         assert all(rounded(low) <= scale <= rounded(high) for scale in rows["scale"])
     else:

@@ -1,7 +1,6 @@
 """Two replicas in one process: one decision, one update, one state."""
 
 import math
-import types
 
 import keras
 import numpy as np
@@ -10,9 +9,8 @@ import tensorflow as tf
 
 import tfamp
 from tests.marks import slow
-from tfamp.precision import replicas
 from tfamp.precision.collapse import LossScaleCollapse
-from tfamp.precision.unscaled import UnscaledOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 
@@ -67,8 +65,8 @@ class Driver:
             self.step(tf.constant(pair, tf.float32))
         variables = [self.weight]
         if isinstance(self.optimizer, tfamp.LossScaleOptimizer):
-            history = self.optimizer._history
-            collapse = self.optimizer._machine.collapse
+            history = self.optimizer._record.history
+            collapse = self.optimizer._collapse.facts
             variables += [*self.optimizer.variables, collapse, history.rows, history.count]
         return same_everywhere(self.strategy, variables)[0][0]
 
@@ -83,7 +81,7 @@ def stock(**values):
 
 
 def unscaled(**values):
-    return lambda: UnscaledOptimizer(keras.optimizers.SGD(1.0, **values))
+    return lambda: RecordedOptimizer(keras.optimizers.SGD(1.0, **values))
 
 
 @pytest.mark.parametrize("make", [scaled(), unscaled()])
@@ -242,12 +240,6 @@ def test_a_checkpoint_restores_every_replica(two_replicas, tmp_path):
     tf.train.Checkpoint(**state).restore(path).assert_existing_objects_matched()
     assert other.run([(3, 0)]) == driver.run([(3, 0)])
     assert other.optimizer.scale == 4.0 and other.optimizer.skipped_total == 1
-
-
-def test_a_keras_that_sums_elsewhere_is_refused():
-    inner = types.SimpleNamespace()
-    with pytest.raises(RuntimeError, match="summed over the replicas twice"):
-        replicas.take_summed(inner)
 
 
 # Whole loops. 16 examples a step, the first half on replica 0.

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import tfamp
 from tests.marks import slow
-from tfamp.precision.unscaled import UnscaledOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(96, 4)).astype("float32")
@@ -225,7 +225,7 @@ def test_a_file_without_a_scale_gives_the_inner_state_and_leaves_the_scale(tmp_p
     bare.compile(keras.optimizers.AdamW(0.01, use_ema=True), loss="mse", auto_scale_loss=False)
     bare.train_on_batch(INPUTS[8:16], TARGETS[8:16])
     bare.save_weights(tmp_path / "bare.weights.h5")
-    unscaled = built_model(UnscaledOptimizer(keras.optimizers.AdamW(0.01, use_ema=True)))
+    unscaled = built_model(RecordedOptimizer(keras.optimizers.AdamW(0.01, use_ema=True)))
     unscaled.train_on_batch(INPUTS[8:16], TARGETS[8:16])
     unscaled.save_weights(tmp_path / "unscaled.weights.h5")
     for name, source in (("bare", bare.optimizer), ("unscaled", unscaled.optimizer)):
@@ -265,7 +265,7 @@ def test_loading_what_does_not_fit_is_an_error_and_changes_nothing(tmp_path):
     train(source, 0, 3)
     source.save_weights(tmp_path / "group.weights.h5")
     source.optimizer.dynamic_scale.assign(2.0**30)
-    source.optimizer._microbatch.assign(0)
+    source.optimizer._state.microbatch.assign(0)
     source.save_weights(tmp_path / "scale.weights.h5")
     cases = [
         ("group", new_optimizer(), "after microbatch 3"),
@@ -355,3 +355,55 @@ def test_an_older_file_loads_and_starts_clean(way, name, accumulation):
         np.testing.assert_allclose(moved, 0.5 * (-0.5 * 0.25) - 0.5 * 1)
     else:  # With the microbatch before it, whose gradient was 3.
         assert optimizer.grad_norm == pytest.approx((3 + 1) / 2 * 3**0.5)
+
+
+# Files from before RecordedOptimizer, of five steps whose second and third were skipped ("scaled"),
+# and of three microbatches in groups of two, by a class that was called UnscaledOptimizer.
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+@pytest.mark.parametrize("way", ["model", "weights", "checkpoint"])
+def test_a_file_from_before_the_recorded_optimizer(way, policy):
+    for name, accumulation in (("scaled", None), ("unscaled", 2)):
+        path = OLDER / f"before_recorded_{name}"
+        keras.config.set_dtype_policy(policy)
+        if way == "model":
+            optimizer = keras.models.load_model(f"{path}.keras").optimizer
+        else:
+            model = older_model(accumulation, dynamic_growth_steps=3)
+            if name == "unscaled":
+                inner = keras.optimizers.SGD(0.5, momentum=0.5, gradient_accumulation_steps=2)
+                model.compile(RecordedOptimizer(inner), loss="mse")
+            optimizer = model.optimizer
+            optimizer.build(model.trainable_variables)
+            if way == "weights":
+                model.load_weights(f"{path}.keras")
+            else:
+                status = tf.train.Checkpoint(optimizer=optimizer).read(str(path))
+                status.assert_existing_objects_matched()
+        assert type(optimizer) is (
+            tfamp.LossScaleOptimizer if name == "scaled" else RecordedOptimizer
+        )
+        found = (optimizer.steps_attempted, optimizer.skipped_total, optimizer.scale)
+        assert found == ((5, 2, 1.0) if name == "scaled" else (1, 0, 1.0))
+        # Momentum, and of the unfinished group its first microbatch.
+        assert optimizer.grad_norm == pytest.approx(2 * 3**0.5)
+        state = {variable.path.split("/", 1)[-1]: variable for variable in optimizer.variables}
+        assert int(state["microbatch"].numpy()) == (0 if name == "scaled" else 1)
+        if name == "unscaled":
+            assert state["accumulator_1"].numpy().tolist() == [2.0]
+        else:
+            assert optimizer.growth_counter == 2
+
+
+def test_a_recorded_optimizer_is_loaded_as_it_was_under_mixed_float16(tmp_path):
+    model = built_model(RecordedOptimizer(keras.optimizers.SGD(0.1, momentum=0.5), history=7))
+    model.compile(model.optimizer, loss="mse", auto_scale_loss=False)
+    train(model, 1, 3)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    # A file does not keep `auto_scale_loss`: Keras would wrap an optimizer that is no wrapper.
+    assert again.dtype_policy.name == "mixed_float16"
+    assert type(again.optimizer) is RecordedOptimizer
+    assert again.optimizer.history_size == 7
+    assert_same(again.optimizer, model.optimizer)

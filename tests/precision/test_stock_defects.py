@@ -16,7 +16,7 @@ from test_loss_scale import drive
 
 import tfamp
 from tfamp.precision import policy
-from tfamp.precision.unscaled import warn_if_unscaled
+from tfamp.precision.silent_float16 import warn_if_unscaled
 
 INF = math.inf
 

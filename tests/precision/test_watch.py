@@ -20,8 +20,6 @@ def looks(monkeypatch):
     own = watch._Watch()
     own._thread = object()  # Never started.
     monkeypatch.setattr(watch, "begin", own.begin)
-    monkeypatch.setattr(watch, "tell", own.tell)
-    monkeypatch.setattr(watch, "consider_told", own.consider_told)
     return own.look
 
 

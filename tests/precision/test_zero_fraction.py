@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import tfamp
 from tests.marks import slow
-from tfamp.precision.unscaled import UnscaledOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
 
@@ -24,7 +24,7 @@ def scaled(counts_zeros=True, **values):
 
 
 def unscaled(counts_zeros=True, **values):
-    return UnscaledOptimizer(keras.optimizers.SGD(0.5, **values), counts_zeros=counts_zeros)
+    return RecordedOptimizer(keras.optimizers.SGD(0.5, **values), counts_zeros=counts_zeros)
 
 
 MAKES = pytest.mark.parametrize("make", [scaled, unscaled])
@@ -140,7 +140,7 @@ def test_two_replicas_count_their_sum(two_replicas, make, accumulation):
     every = accumulation or 1
     assert zeros[every - 1 :: every] == [0.5, 0.25]
     assert non_finite[every - 1 :: every] == [0.0, 0.5]
-    rows = two_replicas.experimental_local_results(optimizer._history.rows.value)
+    rows = two_replicas.experimental_local_results(optimizer._record.history.rows.value)
     np.testing.assert_array_equal(rows[0].numpy(), rows[1].numpy())
 
 

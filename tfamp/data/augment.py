@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfamp.data import stateless
 from tfamp.data.pipeline import Augment
+from tfamp.precision import keras_internals
 from tfamp.precision.policy import global_policy
 
 # Zero padding by 4 pixels of 32: He et al., "Deep Residual Learning", section 4.2.
@@ -140,17 +141,14 @@ def _mixup_cutmix(image_shape: tuple[int, int, int]) -> Augment:
 def _mixup_layer(generator: stateless.StatelessGenerator) -> Any:
     import keras_cv
 
-    class StatelessMixUp(keras_cv.layers.MixUp):
-        """MixUp that draws from `generator`."""
+    def mix(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        permutation = generator.permutation(images.shape[0])
+        weights = generator.beta((images.shape[0],), _MIXUP_ALPHA)
+        column = tf.reshape(weights, (-1, 1, 1, 1))
+        others = tf.gather(images, permutation)
+        return column * images + (1.0 - column) * others, weights, permutation
 
-        def _mixup(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            permutation = generator.permutation(images.shape[0])
-            weights = generator.beta((images.shape[0],), self.alpha)
-            column = tf.reshape(weights, (-1, 1, 1, 1))
-            others = tf.gather(images, permutation)
-            return column * images + (1.0 - column) * others, weights, permutation
-
-    return StatelessMixUp(alpha=_MIXUP_ALPHA)
+    return keras_internals.mixing_with(keras_cv.layers.MixUp(alpha=_MIXUP_ALPHA), mix)
 
 
 def _cutmix_layer(
@@ -160,34 +158,29 @@ def _cutmix_layer(
 
     height, width, _ = image_shape
 
-    class StatelessCutMix(keras_cv.layers.CutMix):
-        """CutMix that draws from `generator`.
+    def mix(images: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        # The label weight is the share of pixels that really stayed, as in the paper's code;
+        # keras-cv 0.9 takes the area of the box before the border cuts it.
+        batch_size = images.shape[0]
+        permutation = generator.permutation(batch_size)
+        side = tf.sqrt(1.0 - generator.beta((batch_size, 1), _CUTMIX_ALPHA))
+        inside_y, center_y, cut_height = interval(side, height)
+        inside_x, center_x, cut_width = interval(side, width)
+        is_cut = inside_y[:, :, tf.newaxis] & inside_x[:, tf.newaxis, :]
+        kept = 1.0 - tf.reduce_mean(tf.cast(is_cut, tf.float32), axis=(1, 2))
+        mixed = tf.where(is_cut[..., tf.newaxis], tf.gather(images, permutation), images)
+        return mixed, kept, permutation, center_y, center_x, cut_width, cut_height
 
-        The label weight is the share of pixels that really stayed, as in the paper's code;
-        keras-cv 0.9 takes the area of the box before the border cuts it.
-        """
+    def interval(side: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Draws an interval per image: what it covers (bool [batch, size]), centre, length."""
+        length = tf.cast(side * size, tf.int32)
+        center = generator.uniform(tf.shape(side), 0, size, tf.int32)
+        start = center - length // 2
+        positions = tf.range(size)[tf.newaxis, :]
+        inside = (positions >= start) & (positions < start + length)
+        return inside, center[:, 0], length[:, 0]
 
-        def _cutmix(self, images: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            batch_size = images.shape[0]
-            permutation = generator.permutation(batch_size)
-            side = tf.sqrt(1.0 - generator.beta((batch_size, 1), self.alpha))
-            inside_y, center_y, cut_height = self._interval(side, height)
-            inside_x, center_x, cut_width = self._interval(side, width)
-            is_cut = inside_y[:, :, tf.newaxis] & inside_x[:, tf.newaxis, :]
-            kept = 1.0 - tf.reduce_mean(tf.cast(is_cut, tf.float32), axis=(1, 2))
-            mixed = tf.where(is_cut[..., tf.newaxis], tf.gather(images, permutation), images)
-            return mixed, kept, permutation, center_y, center_x, cut_width, cut_height
-
-        def _interval(self, side: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            """Draws an interval per image: what it covers (bool [batch, size]), centre, length."""
-            length = tf.cast(side * size, tf.int32)
-            center = generator.uniform(tf.shape(side), 0, size, tf.int32)
-            start = center - length // 2
-            positions = tf.range(size)[tf.newaxis, :]
-            inside = (positions >= start) & (positions < start + length)
-            return inside, center[:, 0], length[:, 0]
-
-    return StatelessCutMix(alpha=_CUTMIX_ALPHA)
+    return keras_internals.mixing_with(keras_cv.layers.CutMix(alpha=_CUTMIX_ALPHA), mix)
 
 
 # What makes each augmentation but none.

@@ -8,10 +8,12 @@ depends on how many batches were drawn before and, in parallel, on the order of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
+
+from tfamp.precision import keras_internals
 
 
 class StatelessGenerator:
@@ -76,21 +78,18 @@ def make_stateless(layer: Any, generator: StatelessGenerator) -> None:
     """Makes a keras-cv layer, and the layers in it, draw from `generator`.
 
     Args:
-        layer: A keras-cv 0.9 augmentation layer that draws from its `_random_generator` and from
+        layer: A keras-cv 0.9 augmentation layer that draws from a generator of its own and from
             factor samplers only: RandAugment and the layers in it do.
         generator: What it shall draw from.
     """
     from keras_cv import core
 
-    layer._random_generator = generator
+    keras_internals.set_random_generator(layer, generator)
     for name, value in list(vars(layer).items()):
         if isinstance(value, core.NormalFactorSampler | core.UniformFactorSampler):
             setattr(layer, name, _StatelessSampler(value, generator))
-    inner: Sequence[Any] = list(getattr(layer, "layers", ()))
-    if hasattr(layer, "_random_choice"):
-        inner = [*inner, layer._random_choice]
-    for child in inner:
-        if getattr(child, "_random_generator", None) is not generator:
+    for child in keras_internals.augmentations_within(layer):
+        if keras_internals.random_generator_of(child) is not generator:
             make_stateless(child, generator)
 
 

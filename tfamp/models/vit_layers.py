@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import keras_cv
 
+from tfamp.precision import keras_internals
+
 
 def truncated_normal() -> keras.initializers.Initializer:
     """Returns a fresh truncated normal of standard deviation 0.02 (DeiT and ViT).
@@ -102,11 +104,11 @@ class Attention(keras.layers.MultiHeadAttention):
     ) -> None:
         """Makes the projections, and names what the parent leaves to a counter."""
         super().build(query_shape, value_shape, key_shape)
-        self._softmax.dtype_policy = keras.DTypePolicy("float32")
-        self._softmax.name = "softmax"
-        self._dropout_layer.name = "dropout"
+        softmax, dropout = keras_internals.attention_parts(self)
+        softmax.dtype_policy = keras.DTypePolicy("float32")
+        softmax.name, dropout.name = "softmax", "dropout"
         scores_shape = (query_shape[0], self.num_heads, query_shape[1], value_shape[1])
-        for layer in (self._softmax, self._dropout_layer):
+        for layer in (softmax, dropout):
             layer.build(scores_shape)
 
 

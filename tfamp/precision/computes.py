@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tfamp.precision.policy import all_layers, path_of
+from tfamp.precision.policy import all_layers, own_variables, path_of
 from tfamp.run.result import ComputesIn
 from tfamp.run.run_config import Float32Effect
 
@@ -93,6 +93,5 @@ def effect_in_words(pattern: str, effect: Float32Effect) -> str:
 
 
 def _own_parameters(layer: keras.layers.Layer) -> int:
-    inner = {id(v) for part in layer._flatten_layers(include_self=False) for v in part.variables}
-    own = [v for v in layer.trainable_variables if id(v) not in inner]
+    own = [variable for variable in own_variables(layer) if variable.trainable]
     return sum(math.prod(variable.shape) for variable in own)

@@ -96,6 +96,28 @@ def zero_and_non_finite_fractions(
     return _share(zeros, total), _share(non_finite, total)
 
 
+def gradient_figures(
+    gradients: Sequence[Gradient], scale: tf.Tensor, counts_zeros: bool
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """What a step's record has of its gradients.
+
+    Args:
+        gradients: As for `global_norm`; of a scaled loss.
+        scale: float32 scalar, its scale.
+        counts_zeros: Whether to count zeros and non-finite entries.
+
+    Returns:
+        figures: float32 scalars by their names in the history.
+        is_finite: bool scalar; True exactly if all values are finite.
+    """
+    scaled_norm, is_finite = global_norm(gradients)
+    figures = {"grad_norm": scaled_norm / scale}
+    if counts_zeros:
+        zeros, non_finite = zero_and_non_finite_fractions(gradients, is_finite)
+        figures |= {"grad_zero_fraction": zeros, "grad_non_finite_fraction": non_finite}
+    return figures, is_finite
+
+
 def _count(flags: list[tf.Tensor]) -> tf.Tensor:
     # int64, as TensorFlow sums int32 on the host only.
     return tf.add_n([tf.reduce_sum(tf.cast(flag, tf.int64)) for flag in flags])

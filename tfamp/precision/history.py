@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from tfamp.precision.scale_machine import device_variable
+from tfamp.precision.state_variables import device_variable
 from tfamp.run import records
 
 
@@ -32,16 +32,16 @@ class StepHistory:
         self.rows = device_variable("history", np.zeros((size, len(self.fields))))
         self.count = device_variable("history_count", 0, "int64")
 
-    def write(self, values: Mapping[str, tf.Tensor]) -> None:
+    def write(self, values: Mapping[str, tf.Tensor | float]) -> None:
         """Appends one step, in a graph or eagerly.
 
         Args:
-            values: A scalar for each name of `fields()`; NaN where there is none.
+            values: Scalars by name; those of `fields()` are kept, NaN where there is none.
         """
-        row = tf.stack([tf.cast(values[name], tf.float32) for name in self.fields])
-        position = tf.cast(self.count.value % self.size, tf.int32)
-        here = tf.equal(tf.range(self.size), position)[:, tf.newaxis]
-        self.rows.assign(tf.where(here, row, self.rows.value))
+        row = tf.stack([tf.cast(values.get(name, np.nan), tf.float32) for name in self.fields])
+        position = tf.convert_to_tensor(self.count.value) % self.size
+        # One row, in place: `assign` would write the whole buffer at every step.
+        self.rows.value.scatter_update(tf.IndexedSlices(row[tf.newaxis], position[tf.newaxis]))
         # Only once the values are there: a step that breaks off leaves no entry.
         with tf.control_dependencies([row]):
             self.count.assign_add(1)
@@ -59,6 +59,13 @@ class StepHistory:
         Returns:
             count: Steps written in all.
             columns: For each name of `fields()` a float32 array, oldest first; at most `size` long.
+                `scale` is the one that the step's loss was multiplied by, the counters are as the
+                step left them, `loss` is unscaled, and `grad_norm` is NaN where a call only
+                accumulated (`is_update` is 0). `grad_zero_fraction` and
+                `grad_non_finite_fraction` are the shares of the gradient's entries that were
+                exactly zero, and NaN or infinite: of the gradient as it is checked, still scaled
+                and summed over replicas and group. They are NaN where a call only accumulated, and
+                without `counts_zeros`.
         """
         count = int(self.count.value.numpy())
         kept = min(count - since, self.size)

@@ -1,27 +1,29 @@
-"""Loss scaling: one optimizer wrapper owns the scale, the skips and what is known of them."""
+"""Loss scaling: an optimizer that owns the scale, the skips and what is known of them."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from tfamp.precision import gradients as gradients_lib
-from tfamp.precision import replicas, watch
-from tfamp.precision.history import StepHistory
-from tfamp.precision.readable import ReadableState
-from tfamp.precision.saved_state import SavesState
-from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.precision import keras_internals, replicas, watch
+from tfamp.precision.collapse import LossScaleCollapse
+from tfamp.precision.collapse_note import CollapseNote
+from tfamp.precision.gradients import Gradient, first_non_finite
+from tfamp.precision.inner_optimizer import inner_optimizer_of
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
+from tfamp.precision.scale_machine import ScaleState, after_step, is_collapse
+from tfamp.precision.state_variables import reading
+from tfamp.precision.step_gradients import StepGradients
+from tfamp.precision.unscaling import UnscaledOverflow
 from tfamp.run.scale_rules import ScaleRules
 
 
 @keras.saving.register_keras_serializable(package="tfamp")
-class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOptimizer):
+class LossScaleOptimizer(RecordedOptimizer):
     """Wraps an optimizer so that float16 gradients neither vanish nor overflow unseen.
 
     The loss is multiplied by `scale` before the gradient is taken and the gradient is divided by
@@ -61,31 +63,23 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
        without them is told on stderr within about ten seconds, at the end of `fit`, or at exit.
 
     The new scale is computed in float64 and rounded to float32, as torch's GradScaler does. With
-    `recovery_steps=None` and finite losses its trajectory is torch's, but for the floor and the
-    ceiling; with the default too unless 8 skips stand in a row.
+    `recovery_steps=None` and finite losses its trajectory is torch's, but for floor and ceiling.
 
     With `dynamic=False` the scale never moves, `growth_counter` counts clean steps without end (3a
-    sets it to 0), and only `max_skipped_in_a_row` makes a collapse; a non-finite step is still
-    skipped.
+    sets it to 0), only `max_skipped_in_a_row` makes a collapse, and non-finite steps are skipped.
 
-    If the inner optimizer has `gradient_accumulation_steps`, this wrapper accumulates in its
-    place: scaled gradients are summed in float32, the sum is checked once at the end of the
-    group, and a skip discards that group alone. A group is then one step of the machine, and the
-    inner optimizer's `iterations` and learning-rate schedule count updates.
-
-    Under a `tf.distribute` strategy, in whose scope the optimizer is made, the gradients are first
-    summed over the replicas, once for each call of `apply`, and all the rest follows from the sum:
-    a value that is not finite on any replica makes every replica skip, clipping sees the whole
-    gradient, and weights, scale and counters stay the same on all replicas.
+    With `gradient_accumulation_steps` a group is one step of the machine: the sum of its scaled
+    gradients is checked once, at its end, and a skip discards that group alone. Under a
+    `tf.distribute` strategy the sum over the replicas is checked: a value that is not finite on any
+    replica makes every replica skip, and weights, scale and counters stay the same on all.
 
     All state lives on the device and can be read at any time: `scale`, `growth_counter`,
     `steps_attempted` = `steps_applied` + `skipped_total`, `skipped_in_a_row`,
     `skipped_non_finite_loss`, `collapsed_at`, `grad_norm` (unscaled, before clipping) and
     `history()`. All of it but the history and the collapse is saved and restored by `.keras` files,
-    `save_weights` and `load_weights`, and `tf.train.Checkpoint`. A file that stock
-    Keras's `LossScaleOptimizer` wrote gives its scale, growth counter and inner state, through
-    `load_weights` on a compiled model (of `.keras` files too) or a checkpoint. What does not fit
-    raises; `load_weights` before `build` is remembered and taken up in `build`.
+    `save_weights` and `load_weights`, and `tf.train.Checkpoint`. A file of Keras's own
+    `LossScaleOptimizer` gives its scale, growth counter and inner state, through `load_weights` on
+    a compiled model (of `.keras` files too) or a checkpoint. What does not fit raises.
 
     Args:
         inner_optimizer: The `keras.optimizers.Optimizer` that updates the weights, or its name,
@@ -101,50 +95,37 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
         max_scale: float, the ceiling.
         hysteresis: int, skips that are borne before the scale falls (Megatron-LM's term).
         max_skipped_in_a_row: int, or None for no limit but the floor.
-        recovery_steps: int, clean steps in a row before the scale grows while it climbs back, or
-            None for torch's rule, which knows no climb.
-        history: int, steps that `history()` holds.
-        counts_zeros: bool, whether `history()` has the shares of gradient entries that are zero
-            and that are not finite. Zeros are what underflowed and what is zero anyway, such as
-            behind a ReLU: compare two runs. Of IndexedSlices only the rows that are there count,
-            but with accumulation all rows do, as the group's sum is dense.
+        recovery_steps: int, clean steps before the scale grows while it climbs back; None: never.
+        history: See `RecordedOptimizer`, as for `counts_zeros`.
 
     Raises:
         ValueError: An argument is out of range or contradicts another.
     """
 
-    _scales = True
-    _notes_losses = False
+    is_scaling = True
 
     def __init__(
         self,
         inner_optimizer: keras.optimizers.Optimizer | str | dict[str, Any],
         initial_scale: float | None = None,
-        dynamic_growth_steps: int = 2000,
+        dynamic_growth_steps: int = ScaleRules.dynamic_growth_steps,
         name: str | None = None,
         *,
-        dynamic: bool = True,
-        growth_factor: float = 2.0,
-        backoff_factor: float = 0.5,
-        min_scale: float = 2.0**-14,
-        max_scale: float = 2.0**24,
-        hysteresis: int = 1,
-        max_skipped_in_a_row: int | None = 200,
-        recovery_steps: int | None = 20,
+        dynamic: bool = ScaleRules.dynamic,
+        growth_factor: float = ScaleRules.growth_factor,
+        backoff_factor: float = ScaleRules.backoff_factor,
+        min_scale: float = ScaleRules.min_scale,
+        max_scale: float = ScaleRules.max_scale,
+        hysteresis: int = ScaleRules.hysteresis,
+        max_skipped_in_a_row: int | None = ScaleRules.max_skipped_in_a_row,
+        recovery_steps: int | None = ScaleRules.recovery_steps,
         history: int = 1024,
         counts_zeros: bool = False,
         **kwargs: Any,
     ) -> None:
-        inner_optimizer = _optimizer(inner_optimizer)
-        if isinstance(inner_optimizer, keras.optimizers.LossScaleOptimizer):
-            raise ValueError(
-                f"inner_optimizer is a {type(inner_optimizer).__name__} already: the loss would "
-                "be scaled twice. Pass its own inner_optimizer."
-            )
-        if history < 1:
-            raise ValueError(f"history={history}: it must be 1 or more.")
+        inner = inner_optimizer_of(inner_optimizer)
         if initial_scale is None:
-            initial_scale = 2.0**15 if dynamic else inner_optimizer.loss_scale_factor
+            initial_scale = ScaleRules.initial_scale if dynamic else inner.loss_scale_factor
         if initial_scale is None:
             raise ValueError(
                 "dynamic=False without a scale: it must be given. Pass initial_scale, or set "
@@ -162,287 +143,156 @@ class LossScaleOptimizer(ReadableState, SavesState, keras.optimizers.LossScaleOp
             max_skipped_in_a_row=max_skipped_in_a_row,
             recovery_steps=recovery_steps,
         )
-        super().__init__(inner_optimizer, initial_scale, dynamic_growth_steps, name, **kwargs)
+        super().__init__(
+            inner,
+            name,
+            history=history,
+            counts_zeros=counts_zeros,
+            rules=rules,
+            initial_scale=initial_scale,
+            dynamic_growth_steps=dynamic_growth_steps,
+            **kwargs,
+        )
+        self.rules = rules
         self.dynamic = dynamic
-        self.counts_zeros = counts_zeros
-        # Keras would check each microbatch by itself and drop it from its group; see the class.
-        self._group_size = inner_optimizer.gradient_accumulation_steps or 1
-        inner_optimizer.gradient_accumulation_steps = None
-        self._accumulators: list[keras.Variable] = []
-        self._machine = ScaleMachine(rules, self.add_variable)
-        # The names by which Keras's own wrapper is read.
-        self.step_counter = self._machine.growth_counter
-        self.dynamic_scale = self._machine.scale
-        self._microbatch = self.add_variable((), "zeros", "int64", name="microbatch")
-        self._loss = self.add_variable((), "zeros", "float32", name="last_loss")
-        self._grad_norm = self.add_variable((), "zeros", "float32", name="grad_norm")
-        self._unread = {}
-        # Not among `variables`: a record of this process, no state to be saved.
-        self._history = StepHistory(history)
+        self._collapse = CollapseNote(self._state, rules)
+        self.announcements = watch.Announcements(self._state, self._collapse)
+        self._overflow = UnscaledOverflow()
 
     # What Keras and loops call.
 
     def build(self, var_list: Sequence[keras.Variable]) -> None:
         """Creates the inner optimizer's state and the accumulators, all float32."""
-        if self.built:
-            return
-        self.inner_optimizer.build(var_list)
-        # Past Keras's own wrapper, whose build would make the scale a second time.
-        super(keras.optimizers.LossScaleOptimizer, self).build(var_list)
-        if self._group_size > 1:
-            self._accumulators = [
-                self.add_variable(v.shape, "zeros", "float32", name=f"accumulator_{i}")
-                for i, v in enumerate(var_list)
-            ]
-        for variable in self._machine.late.values():
-            self._track_variable(variable)
-        self._take_unread()
-        self._machine.weights = tuple(getattr(v, "path", v.name) for v in var_list)
-        if self._scales:
-            watch.begin(self, self._machine)
+        if not self.built:
+            super().build(var_list)
+            self._collapse.name_weights(var_list)
+            watch.begin(self, self.announcements)
 
     def scale_loss(self, loss: tf.Tensor) -> tf.Tensor:
-        """Multiplies a loss by the scale, in float32 whatever the loss's dtype.
+        """Multiplies a loss by the scale; see `RecordedOptimizer.scale_loss`.
 
-        Also notes the loss for `history()`, and for the next update whether it is finite.
-
-        Args:
-            loss: float tensor, nearly always a scalar: the loss of this replica, divided by the
-                number of replicas as a Keras loss is: gradients and losses are summed over them.
+        Also notes for the next update whether it is finite.
 
         Returns:
             float32 tensor of its shape. float16 ends at 65504, which a loss of 2 reaches at scale
             2^15.
         """
         loss = tf.cast(tf.convert_to_tensor(loss), tf.float32)
-        if loss.shape.rank == 0:
-            self._notes_losses = True
-            self._loss.assign(loss)
-        if self._scales:
-            is_finite = tf.reduce_all(tf.math.is_finite(loss))
-            noted = self._machine.late["noted_non_finite_loss"]
-            noted.assign(tf.where(is_finite, noted.value, 1))
-        return loss * self.dynamic_scale if self._scales else loss
+        self._record.note_finiteness(loss)
+        return super().scale_loss(loss)
+
+    def scaled(self, value: tf.Tensor) -> tf.Tensor:
+        """Multiplies a value by the scale, in float32; see `RecordedOptimizer.scaled`."""
+        return super().scaled(value) * self.dynamic_scale
 
     def apply(
         self,
-        grads: Sequence[gradients_lib.Gradient],
+        grads: Sequence[Gradient],
         trainable_variables: Sequence[keras.Variable] | None = None,
+        *,
+        is_unscaled: bool | None = None,
     ) -> None:
-        """Takes one step of the machine that the class describes.
-
-        Args:
-            grads: Gradients of the scaled loss, one per variable: float tensors, IndexedSlices
-                or None.
-            trainable_variables: The variables; may be left out once the optimizer is built.
-
-        Raises:
-            ValueError: Called outside a replica context, or without variables before `build`.
-        """
-        if tf.distribute.in_cross_replica_context():
-            raise ValueError(
-                "apply() was called in cross-replica context. Call it in a replica context, "
-                "inside strategy.run()."
-            )
-        if not self.built:
-            if trainable_variables is None:
-                raise ValueError(
-                    "apply() was called without variables on an optimizer that is not built. Pass "
-                    "them, or call build(variables) first."
-                )
-            with keras.name_scope(self.name, caller=self):
-                self.build(list(trainable_variables))
-        if not grads:
-            return  # Keras's own do nothing here either: there is nothing to train.
-        if all(grad is None for grad in grads):
-            raise ValueError(
-                f"apply() got no gradient for any of {len(grads)} variables: all are None. Compute "
-                "the loss from these variables, inside the tape's `with`."
-            )
-        variables = list(trainable_variables or self._trainable_variables)
-        if self._scales and self._machine.models is None:
-            self._machine.models = watch.models_of_callers(variables)
-        grads = [gradients_lib.densified(g) for g in grads]
-        num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        if num_replicas > 1:
-            grads = self._over_replicas(grads, variables, num_replicas)
-        if self._group_size == 1:
-            self._update(grads, variables)
-        else:
-            self._accumulate(grads, variables)
-
-    def _over_replicas(
-        self,
-        grads: list[gradients_lib.Gradient],
-        variables: list[keras.Variable],
-        num_replicas: int,
-    ) -> list[gradients_lib.Gradient]:
-        replicas.take_summed(self.inner_optimizer)
-        noted = self._machine.late["noted_non_finite_loss"]
-        scalars = tf.stack([self._loss.value, tf.cast(noted.value, tf.float32)])
-        grads, scalars = replicas.summed(grads, scalars)
-        self._loss.assign(scalars[0])
-        noted.assign(tf.cast(scalars[1] > 0, tf.int64))
-        for i, (grad, variable) in enumerate(zip(grads, variables, strict=True)):
-            # What overwrites a variable is its next value, not a share of a sum.
-            if grad is not None and self._overwrite_variable_with_gradient(variable):
-                grads[i] = grad / num_replicas
-        return grads
-
-    def _accumulate(
-        self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]
-    ) -> None:
-        sums = {}
-        for i, (grad, variable) in enumerate(zip(grads, variables, strict=True)):
-            if grad is not None:
-                sums[i] = self._accumulators[self._get_variable_index(variable)]
-                sums[i].assign_add(tf.cast(tf.convert_to_tensor(grad), tf.float32))
-        is_last = tf.equal(self._microbatch.assign_add(1), self._group_size)
-
-        def update() -> None:
-            mean = [
-                sums[i].value / self._group_size if i in sums else None for i in range(len(grads))
-            ]
-            self._update(mean, variables)
-            self._microbatch.assign(0)
-            for total in sums.values():
-                total.assign(tf.zeros_like(total.value))
-
-        replicas.cond(
-            is_last, update, lambda: self._record(self.dynamic_scale.value, is_update=False)
-        )
-
-    def _update(self, grads: list[gradients_lib.Gradient], variables: list[keras.Variable]) -> None:
-        scale = tf.identity(self.dynamic_scale.value)
-        learning_rate = tf.cast(self.inner_optimizer.learning_rate, tf.float32)
-        scaled_norm, is_finite = gradients_lib.global_norm(grads)
-        self._grad_norm.assign(scaled_norm / scale)
-        fractions = (np.nan, np.nan)
-        if self.counts_zeros:
-            fractions = gradients_lib.zero_and_non_finite_fractions(grads, is_finite)
-        if self._scales:
-            noted = self._machine.late["noted_non_finite_loss"]
-            is_loss_finite = tf.equal(noted.value, 0)
-            replicas.cond(
-                is_finite,
-                lambda grads, scale, _: self._apply_clean(grads, variables, scale),
-                lambda grads, _, is_loss_finite: self._skip(grads, variables, is_loss_finite),
-                args=(grads, scale, is_loss_finite),
-            )
-            noted.assign(tf.zeros_like(noted.value))
-        else:
-            self._machine.attempted.assign_add(1)
-            self.inner_optimizer.apply(grads, variables)
-        self._record(scale, True, learning_rate, fractions)
-
-    def _apply_clean(
-        self,
-        grads: list[gradients_lib.Gradient],
-        variables: list[keras.Variable],
-        scale: tf.Tensor,
-    ) -> None:
-        unscaled = [
-            grad if self._overwrite_variable_with_gradient(variable) else _divided(grad, scale)
-            for grad, variable in zip(grads, variables, strict=True)
-        ]
-        self.inner_optimizer.apply(unscaled, variables)
-        self._machine.step_clean()
-
-    def _skip(
-        self,
-        grads: list[gradients_lib.Gradient],
-        variables: list[keras.Variable],
-        is_loss_finite: tf.Tensor,
-    ) -> None:
-        position, has_nan = gradients_lib.first_non_finite(grads)
-        indices = [self._get_variable_index(variable) for variable in variables]
-        culprit = tf.gather(tf.constant(indices, tf.int64), position)
-        self._machine.step_skipped(is_loss_finite, culprit, has_nan)
-
-    def _record(
-        self,
-        scale: tf.Tensor,
-        is_update: bool,
-        learning_rate: tf.Tensor | None = None,
-        fractions: tuple[tf.Tensor | float, tf.Tensor | float] = (np.nan, np.nan),
-    ) -> None:
-        if learning_rate is None:
-            learning_rate = tf.cast(self.inner_optimizer.learning_rate, tf.float32)
-        self._history.write(
-            {
-                "loss": self._loss.value,
-                "learning_rate": learning_rate,
-                "scale": scale,
-                "growth_counter": self.step_counter.value,
-                "skipped_total": self._machine.skipped_total.value,
-                "skipped_in_a_row": self._machine.skipped_in_a_row.value,
-                "skipped_non_finite_loss": self._machine.late["skipped_non_finite_loss"].value,
-                "grad_norm": self._grad_norm.value if is_update else np.nan,
-                "grad_zero_fraction": fractions[0],
-                "grad_non_finite_fraction": fractions[1],
-                "is_update": float(is_update),
-            }
-        )
-
-    @property
-    def accumulates(self) -> bool:
-        """Whether an update takes more than one call of `apply`."""
-        return self._group_size > 1
+        """Takes one step of the machine that the class describes; see `RecordedOptimizer.apply`."""
+        super().apply(grads, trainable_variables, is_unscaled=is_unscaled)
+        self.announcements.look_for_models(keras_internals.trained_variables(self))
 
     def has_skipped(self) -> tf.Tensor:
         """Whether the last call of `apply` was a skip, a bool scalar on the device."""
-        is_update = tf.equal(self._microbatch.value, 0)
-        return is_update & (self._machine.skipped_in_a_row.value > 0)
+        is_update = tf.equal(self._state.microbatch.value, 0)
+        return is_update & (self._state.skipped_in_a_row.value > 0)
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
         """What Keras calls at the end of `fit`: ends averages, and tells what went wrong."""
         super().finalize_variable_values(var_list)
-        watch.tell(self._machine)
+        self.announcements.tell()
+
+    # A step.
+
+    def _unscaled(self, gradients: StepGradients, is_first: bool) -> StepGradients:
+        self._overflow.note(gradients.values, is_first)
+        return _divided(gradients, tf.convert_to_tensor(self.dynamic_scale.value))
+
+    def _scaled_again(self, gradients: StepGradients) -> StepGradients:
+        scale = self.dynamic_scale
+        values = self._overflow.put_back(gradients.values)
+        return gradients._replace(values=values).each(lambda value: value * scale)
+
+    def _take_step(
+        self, gradients: StepGradients, before: ScaleState, is_finite: tf.Tensor
+    ) -> ScaleState:
+        noted = self._state.noted_non_finite_loss
+        is_loss_finite = tf.equal(noted.value, 0)
+        after = after_step(self.rules, before, is_finite, is_loss_finite)
+
+        def apply(values: list[Gradient], before: ScaleState, *_: Any) -> None:
+            clean = _divided(gradients._replace(values=values), before.scale)
+            self.inner_optimizer.apply(clean.values, clean.variables)
+
+        def skip(
+            values: list[Gradient], before: ScaleState, after: ScaleState, is_loss_finite: tf.Tensor
+        ) -> None:
+            position, has_nan = first_non_finite(values)
+            indices = [keras_internals.index_of(self, v) for v in gradients.variables]
+            culprit = tf.gather(tf.constant(indices, tf.int64), position)
+            collapses = is_collapse(self.rules, before, after, is_loss_finite)
+            self._collapse.write(collapses, before, after, is_loss_finite, culprit, has_nan)
+
+        args = (gradients.values, before, after, is_loss_finite)
+        replicas.cond(is_finite, apply, skip, args=args)
+        noted.assign(tf.zeros_like(noted.value))
+        return after
+
+    # What the host asks; each answer waits for the device.
+
+    growth_counter = reading("growth_counter", int, "Clean steps since the scale last moved.")
+    skipped_in_a_row = reading("skipped_in_a_row", int, "Skips since the last applied update.")
+
+    @property
+    def collapsed_at(self) -> int | None:
+        """The attempted step, from 1, of a collapse that nobody has taken yet; else None."""
+        return self._collapse.read_step()
+
+    def take_collapse(self) -> LossScaleCollapse | None:
+        """The collapse that nobody has taken yet, which ends it; training may go on."""
+        return self._collapse.take()
+
+    def raise_if_collapsed(self) -> None:
+        """Raises if loss scaling has collapsed since the last call; reads from the device.
+
+        Raises:
+            LossScaleCollapse: Says when, at which scale, how many skips, and which gradient.
+        """
+        collapse = self.take_collapse()
+        if collapse is not None:
+            raise collapse
+
+    @property
+    def announces(self) -> bool:
+        """Whether collapses and skips of bad losses are told on stderr, unless others tell them."""
+        return self.announcements.is_on
+
+    @announces.setter
+    def announces(self, value: bool) -> None:
+        self.announcements.is_on = value
 
     # Saving.
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes the state from a store; a collapse was an event of the process that wrote it."""
+        super().load_own_variables(store)
+        self._collapse.forget()
 
     def get_config(self) -> dict[str, Any]:
         """The arguments; the inner optimizer's accumulation is given back to it."""
         config = super().get_config()
-        if self._group_size > 1:
-            config["inner_optimizer"]["config"]["gradient_accumulation_steps"] = self._group_size
-        # What was left at its default stays out, as Keras's own test of the config wants.
-        ours = dataclasses.asdict(self._machine.rules)
-        ours |= {"history": self.history_size, "counts_zeros": self.counts_zeros}
-        return config | {
-            name: value for name, value in ours.items() if value != _DEFAULTS.get(name, value)
-        }
+        rules = {rule.name: getattr(self.rules, rule.name) for rule in _RULES}
+        return {
+            rule.name: rules[rule.name] for rule in _RULES if rules[rule.name] != rule.default
+        } | config
 
 
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(LossScaleOptimizer.__init__).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-}
+_RULES = dataclasses.fields(ScaleRules)
 
 
-def _divided(grad: gradients_lib.Gradient, scale: tf.Tensor) -> gradients_lib.Gradient:
-    if grad is None:
-        return None
-    if isinstance(grad, tf.IndexedSlices):
-        values = tf.cast(grad.values, tf.float32) / scale
-        return tf.IndexedSlices(values, grad.indices, grad.dense_shape)
-    return tf.cast(grad, tf.float32) / scale
-
-
-def _optimizer(given: Any) -> keras.optimizers.Optimizer:
-    """What `compile` would make of a name or a config; an optimizer as it is."""
-    try:
-        optimizer = keras.optimizers.get(given)
-    except ValueError as error:
-        raise _no_optimizer(given) from error
-    if optimizer is None:
-        raise _no_optimizer(given)
-    return optimizer
-
-
-def _no_optimizer(given: Any) -> ValueError:
-    return ValueError(
-        f"inner_optimizer={given!r}: it must be a keras.optimizers.Optimizer or the name of one. "
-        "Pass keras.optimizers.Adam(1e-3), for example, or 'adam'."
-    )
+def _divided(gradients: StepGradients, scale: tf.Tensor) -> StepGradients:
+    return gradients.each(lambda value: tf.cast(value, tf.float32) / scale)

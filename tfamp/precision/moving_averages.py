@@ -8,7 +8,7 @@ ever, while the weights beside them are saved from it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,33 +16,32 @@ import tensorflow as tf
 
 from tfamp.precision import replicas
 from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.precision.meters import metered
 
 TrainStep = Callable[..., Any]
 
 
 class KeptAverages:
-    """Puts a model's non-trainable float variables back if the step was a skip.
+    """A meter that puts a model's non-trainable float variables back if the step was a skip.
 
     Whole numbers, such as a dropout's seed or a counter of calls, go on. With
     `gradient_accumulation_steps` a skip discards a whole group: what its last microbatch did is
     undone, and what any other did that made a variable non-finite.
 
     Args:
-        model: A built model.
+        model: A model, which is built when it takes its first step.
         optimizer: The optimizer that takes the steps.
     """
 
     def __init__(self, model: keras.Model, optimizer: LossScaleOptimizer) -> None:
+        self._model = model
         self._optimizer = optimizer
-        self._variables = [
-            variable for variable in model.non_trainable_variables if _is_float(variable)
-        ]
 
     def before(self) -> list[tf.Tensor]:
-        """The values before a step; call it in the step, in a replica context."""
-        return [tf.convert_to_tensor(variable.value) for variable in self._variables]
+        """The values before a step."""
+        return [tf.convert_to_tensor(variable.value) for variable in self._variables()]
 
-    def after(self, before: list[tf.Tensor]) -> None:
+    def after(self, before: Sequence[tf.Tensor]) -> None:
         """Puts the values back if the step that was taken since was a skip."""
         if not before:
             return
@@ -52,8 +51,11 @@ class KeptAverages:
             is_lost |= ~tf.reduce_all(now)
         replicas.cond(is_lost, self._put_back, lambda *before: None, args=before)
 
+    def _variables(self) -> list[keras.Variable]:
+        return [v for v in self._model.non_trainable_variables if _is_float(v)]
+
     def _put_back(self, *before: tf.Tensor) -> None:
-        for variable, value in zip(self._variables, before, strict=True):
+        for variable, value in zip(self._variables(), before, strict=True):
             variable.assign(value)
 
 
@@ -68,18 +70,10 @@ def keeping_averages(step: TrainStep, model: keras.Model) -> TrainStep:
         Such a step; the same one where nothing is ever skipped.
     """
     optimizer = model.optimizer
-    if not isinstance(optimizer, LossScaleOptimizer) or not optimizer.is_scaling:
+    if not isinstance(optimizer, LossScaleOptimizer):
         return step
-
-    def kept_step(*args: Any, **kwargs: Any) -> Any:
-        kept = KeptAverages(model, optimizer)
-        before = kept.before()
-        logs = step(*args, **kwargs)
-        kept.after(before)
-        return logs
-
-    optimizer.keeps_averages = True
-    return kept_step
+    optimizer.announcements.keeps_averages = True
+    return metered(step, [KeptAverages(model, optimizer)])
 
 
 @contextlib.contextmanager
@@ -97,7 +91,7 @@ def kept_moving_averages(model: keras.Model) -> Iterator[None]:
         model: A compiled model.
     """
     optimizer = model.optimizer
-    if not isinstance(optimizer, LossScaleOptimizer) or not optimizer.is_scaling:
+    if not isinstance(optimizer, LossScaleOptimizer):
         yield
         return
     # Keras compiles `train_step` into `train_function`, once.
@@ -105,7 +99,7 @@ def kept_moving_averages(model: keras.Model) -> Iterator[None]:
     try:
         yield
     finally:
-        optimizer.keeps_averages = False
+        optimizer.announcements.keeps_averages = False
         del model.train_step
         model.train_function = None
 

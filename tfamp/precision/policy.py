@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from tfamp.precision import keras_internals
 from tfamp.run.errors import InputError
 
 
@@ -52,7 +53,14 @@ def computes_in_tf32() -> bool:
 
 def all_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Every layer inside a model, nested ones too, without the model itself."""
-    return list(model._flatten_layers(include_self=False))
+    return keras_internals.layers_within(model)
+
+
+def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """The variables that a layer holds itself, without those of the layers inside it."""
+    inner = keras_internals.layers_within(layer)
+    known = {id(variable) for part in inner for variable in part.variables}
+    return [variable for variable in layer.variables if id(variable) not in known]
 
 
 def path_of(layer: keras.layers.Layer) -> str:

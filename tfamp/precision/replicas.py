@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tfamp.precision import gradients as gradients_lib
+from tfamp.precision import keras_internals
 
-# The method in which a Keras optimizer sums gradients over the replicas (Keras 3.12 to 3.15,
-# keras/src/backend/tensorflow/optimizer_distribute.py).
-_KERAS_SUM = "_all_reduce_sum_gradients"
+
+def several() -> bool:
+    """Whether more than one replica is in sync here."""
+    return tf.distribute.get_strategy().num_replicas_in_sync > 1
 
 
 def summed(
@@ -63,7 +64,7 @@ def cond(
         args: Values of this replica. What a branch uses and differs between replicas, as every
             tensor does, must come in here.
     """
-    if tf.__internal__.distribute.strategy_supports_no_merge_call():
+    if keras_internals.updates_in_replica_context():
         tf.cond(is_true, lambda: if_true(*args), lambda: if_false(*args))
         return
 
@@ -78,29 +79,6 @@ def cond(
         tf.cond(first, on_each(if_true), on_each(if_false))
 
     tf.distribute.get_replica_context().merge_call(across, args=(is_true, *args))
-
-
-def take_summed(optimizer: keras.optimizers.Optimizer) -> None:
-    """Makes an optimizer take gradients as they come, already summed over the replicas.
-
-    Keras sums inside `apply`, in a method of its own which is put out of action on this one
-    optimizer. Dividing by the number of replicas instead would let the second sum stand, but
-    would clip a gradient that is too small, and rounds.
-
-    Raises:
-        RuntimeError: This Keras sums somewhere else; going on would sum twice.
-    """
-    if not hasattr(optimizer, _KERAS_SUM):
-        raise RuntimeError(
-            f"keras {keras.__version__} has no {type(optimizer).__name__}.{_KERAS_SUM}, so its "
-            "gradients would be summed over the replicas twice. Train on one device, or use a "
-            "Keras version that setup.cfg allows."
-        )
-    setattr(optimizer, _KERAS_SUM, _as_they_come)
-
-
-def _as_they_come(grads_and_vars: Sequence[Any]) -> list[Any]:
-    return list(grads_and_vars)
 
 
 def _as_float32(grad: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:

@@ -13,7 +13,6 @@ read, and each either restores the scale or holds none:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.precision.accumulation import GradientAccumulator
 from tfamp.run.scale_rules import ScaleRules
 
 _PREFIX = "tfamp_"
@@ -29,67 +28,80 @@ _NUM_KERAS_OWN = 4
 _SCALE_KEY = "3"
 
 
-@dataclasses.dataclass(frozen=True)
 class SavedState:
-    """Which variables an optimizer saves, and under which names.
+    """Writes the state of a recorded optimizer to a store, and takes it from one.
 
     Args:
-        keras_own: Iterations, learning rate, growth counter, scale: Keras's order.
-        inner: The inner optimizer's variables; without its slots before `build`.
-        counters: The variables that Keras does not know, by name.
-        accumulators: Sums of the unfinished accumulation group, one per weight, or none.
-        group_size: Microbatches of an accumulation group.
-        rules: How the scale moves here.
-        is_scaling: Whether the loss is scaled at all.
+        rules: How the scale moves; None where nothing is scaled.
+        inner: The inner optimizer.
+        accumulator: Holds the unfinished accumulation group.
     """
 
-    keras_own: Sequence[keras.Variable]
-    inner: Sequence[keras.Variable]
-    counters: dict[str, keras.Variable]
-    accumulators: Sequence[keras.Variable]
-    group_size: int
-    rules: ScaleRules
-    is_scaling: bool
+    def __init__(
+        self,
+        rules: ScaleRules | None,
+        inner: keras.optimizers.Optimizer,
+        accumulator: GradientAccumulator,
+    ) -> None:
+        self._rules = rules
+        self._inner = inner
+        self._accumulator = accumulator
+        # Iterations, learning rate, growth counter, scale: Keras's order. None before `build`.
+        self._keras_own: Sequence[keras.Variable] | None = None
+        # What Keras does not know, by name.
+        self._counters: dict[str, keras.Variable] = {}
+        # What a file held that was loaded before `build`.
+        self._unread: dict[str, np.ndarray] = {}
+
+    def build(self, own: Sequence[keras.Variable]) -> None:
+        """Learns which variables there are, and gives them what was loaded before.
+
+        Args:
+            own: The optimizer's own without the inner one's, in its order: first those of
+                `keras.optimizers.LossScaleOptimizer`.
+        """
+        sums = {id(variable) for variable in self._accumulator.sums}
+        others = [variable for variable in own[_NUM_KERAS_OWN:] if id(variable) not in sums]
+        self._keras_own = own[:_NUM_KERAS_OWN]
+        self._counters = {variable.name: variable for variable in others}
+        unread, self._unread = self._unread, {}
+        if unread:
+            # `apply` may build inside a tf.function.
+            with tf.init_scope():
+                self.read(unread)
 
     def write(self, store: Any) -> None:
-        """Writes everything, of a built optimizer."""
-        for i, variable in enumerate([*self.keras_own, *self.inner]):
-            store[str(i)] = _array(variable)
-        for name, variable in self.counters.items():
-            store[_PREFIX + name] = _array(variable)
-        for i, variable in enumerate(self.accumulators):
-            store[f"{_PREFIX}accumulator_{i}"] = _array(variable)
-        store[f"{_PREFIX}is_scaling"] = np.int64(self.is_scaling)
-
-    def check(self, store: Any) -> None:
-        """What can be checked before `build`.
-
-        Raises:
-            ValueError: The saved scale or the unfinished accumulation group does not fit.
-        """
-        saved = _read(store)
-        if _PREFIX + "microbatch" not in saved:
+        """Writes everything; before `build` what was loaded and not taken yet."""
+        if self._keras_own is None:
+            for key, value in self._unread.items():
+                store[key] = value
             return
-        self._check_scale(saved)
-        microbatch = int(saved[_PREFIX + "microbatch"])
-        if microbatch >= self.group_size:
-            raise ValueError(
-                f"The file was saved after microbatch {microbatch} of an accumulation group; "
-                f"gradient_accumulation_steps is {self.group_size} here. Set it above "
-                f"{microbatch}, or save at the end of a group."
-            )
+        for i, variable in enumerate([*self._keras_own, *self._inner.variables]):
+            store[str(i)] = _array(variable)
+        for name, variable in self._counters.items():
+            store[_PREFIX + name] = _array(variable)
+        for i, variable in enumerate(self._accumulator.sums):
+            store[f"{_PREFIX}accumulator_{i}"] = _array(variable)
+        store[f"{_PREFIX}is_scaling"] = np.int64(self._rules is not None)
 
     def read(self, store: Any) -> None:
-        """Takes everything, for a built optimizer; nothing is changed if something is wrong.
+        """Takes everything, or keeps it until `build`; changes nothing if something is wrong.
 
         Raises:
-            ValueError: The state is that of another optimizer or of other weights.
+            ValueError: The state is that of another optimizer or of other weights, or the saved
+                scale or the unfinished accumulation group does not fit.
         """
-        self.check(store)
-        saved = _read(store)
+        saved = _arrays(store)
+        self._check_group(saved)
+        if self._keras_own is None:
+            if _PREFIX + "microbatch" in saved:
+                self._check_scale(saved)
+            self._unread = saved
+            return
         numbered = [saved[str(i)] for i in range(len(saved)) if str(i) in saved]
         is_ours = _PREFIX + "is_scaling" in saved
-        count, bare = len(numbered), len(self.inner)
+        inner_variables = self._inner.variables
+        count, bare = len(numbered), len(inner_variables)
         if count == bare + _NUM_KERAS_OWN:
             own, inner = numbered[:_NUM_KERAS_OWN], numbered[_NUM_KERAS_OWN:]
             self._check_scale(saved)
@@ -105,18 +117,18 @@ class SavedState:
                 "saved."
             )
         taken: list[tuple[keras.Variable, np.ndarray]] = []
-        taken += zip(self.inner, inner, strict=True)
-        last_scale = _array(self.keras_own[-1])
+        taken += zip(inner_variables, inner, strict=True)
+        last_scale = _array(self._keras_own[-1])
         if own and self._takes_scale(saved):
-            taken += zip(self.keras_own, own, strict=True)
+            taken += zip(self._keras_own, own, strict=True)
             last_scale = own[-1]
-        for name, variable in self.counters.items():
+        for name, variable in self._counters.items():
             saved_value = saved.get(_PREFIX + name)
             # A collapse was an event of the process that wrote the file.
             if saved_value is None or name == "collapsed_at":
                 saved_value = self._fresh(name, last_scale)
             taken.append((variable, saved_value))
-        for i, variable in enumerate(self.accumulators):
+        for i, variable in enumerate(self._accumulator.sums):
             nothing = np.zeros(variable.shape, "float32")
             taken.append((variable, saved.get(f"{_PREFIX}accumulator_{i}", nothing)))
         for variable, value in taken:
@@ -131,20 +143,31 @@ class SavedState:
 
     def _takes_scale(self, saved: dict[str, np.ndarray]) -> bool:
         # A static scale is an argument, no state; and a run without a scale left none.
-        return self.rules.dynamic and bool(saved.get(_PREFIX + "is_scaling", True))
+        is_dynamic = self._rules is not None and self._rules.dynamic
+        return is_dynamic and bool(saved.get(_PREFIX + "is_scaling", True))
 
     def _fresh(self, name: str, scale: np.ndarray) -> np.ndarray:
         starts = {
-            "hysteresis_left": self.rules.hysteresis,
+            "hysteresis_left": self._rules.hysteresis if self._rules else 1,
             "culprit": -1,
             "last_clean_scale": scale,
         }
         return np.asarray(starts.get(name, 0))
 
+    def _check_group(self, saved: dict[str, np.ndarray]) -> None:
+        microbatch = int(saved.get(_PREFIX + "microbatch", 0))
+        if microbatch >= self._accumulator.group_size:
+            raise ValueError(
+                f"The file was saved after microbatch {microbatch} of an accumulation group; "
+                f"gradient_accumulation_steps is {self._accumulator.group_size} here. Set it above "
+                f"{microbatch}, or save at the end of a group."
+            )
+
     def _check_scale(self, saved: dict[str, np.ndarray]) -> None:
-        scale = float(saved[_SCALE_KEY])
-        rules = self.rules
-        if self._takes_scale(saved) and not rules.min_scale <= scale <= rules.max_scale:
+        scale, rules = float(saved[_SCALE_KEY]), self._rules
+        if rules is None or not self._takes_scale(saved):
+            return
+        if not rules.min_scale <= scale <= rules.max_scale:
             raise ValueError(
                 f"The file's loss scale is {scale:g}, outside [min_scale={rules.min_scale:g}, "
                 f"max_scale={rules.max_scale:g}]. Widen them to take it up; 0 and inf are scales "
@@ -152,74 +175,11 @@ class SavedState:
             )
 
 
-class SavesState:
-    """The half of `LossScaleOptimizer` that Keras calls to save it and to load it."""
-
-    built: bool
-    inner_optimizer: keras.optimizers.Optimizer
-    _scales: bool
-    _machine: ScaleMachine
-    _group_size: int
-    _variables: list[keras.Variable]
-    _accumulators: list[keras.Variable]
-    _iterations: keras.Variable
-    _learning_rate: keras.Variable
-    # What a file held that was loaded before `build`.
-    _unread: dict[str, np.ndarray]
-
-    def save_own_variables(self, store: Any) -> None:
-        """Writes the state to a store of `.keras` or `.weights.h5`."""
-        if self.built:
-            self._saved_state().write(store)
-        for key, value in self._unread.items():
-            store[key] = value
-
-    def load_own_variables(self, store: Any) -> None:
-        """Takes the state from a store; before `build` it is kept and taken there.
-
-        Raises:
-            ValueError: The store's state does not fit this optimizer.
-        """
-        if self.built:
-            self._saved_state().read(store)
-            self._machine.forget_collapse()
-        else:
-            self._saved_state().check(store)
-            self._unread = _read(store)
-
-    def _take_unread(self) -> None:
-        # At the end of `build`, which may be inside a tf.function.
-        unread, self._unread = self._unread, {}
-        if unread:
-            with tf.init_scope():
-                self._saved_state().read(unread)
-
-    def _saved_state(self) -> SavedState:
-        machine = self._machine
-        own = [self._iterations, self._learning_rate, machine.growth_counter, machine.scale]
-        known = {id(variable) for variable in [*own, *self._accumulators]}
-        others = [variable for variable in self._variables if id(variable) not in known]
-        return SavedState(
-            keras_own=own,
-            inner=self.inner_optimizer.variables,
-            counters={variable.name: variable for variable in others},
-            accumulators=self._accumulators,
-            group_size=self._group_size,
-            rules=machine.rules,
-            is_scaling=self._scales,
-        )
-
-    def __dir__(self) -> list[str]:
-        # Keras saves and loads what it finds here. `variables` holds the inner optimizer's state
-        # already; a second copy doubles the file, and cannot be loaded before `build`.
-        return [name for name in super().__dir__() if name != "inner_optimizer"]
-
-
 def _array(variable: keras.Variable) -> np.ndarray:
     # Read through the tf.Variable: under a strategy a Keras variable has no numpy().
     return variable.value.numpy()
 
 
-def _read(store: Any) -> dict[str, np.ndarray]:
+def _arrays(store: Any) -> dict[str, np.ndarray]:
     # Keras's stores have keys() and [] and nothing else that all of them share.
     return {key: np.asarray(store[key]) for key in store.keys()}  # noqa: SIM118

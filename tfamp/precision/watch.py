@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import sys
 import threading
 import weakref
@@ -20,49 +19,80 @@ from types import FrameType
 import keras
 import tensorflow as tf
 
-from tfamp.precision import collapse
-from tfamp.precision.scale_machine import ScaleMachine
+from tfamp.precision import collapse, policy
+from tfamp.precision.collapse_note import CollapseNote
+from tfamp.precision.state_variables import StateVariables
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
-@dataclasses.dataclass
-class _Watched:
-    """An optimizer that is looked at; its counters outlive it, to be told of at last.
+class Announcements:
+    """What is told of one optimizer, each thing once. It outlives the optimizer, to tell the last.
 
-    Attributes:
-        optimizer: A weak reference to it.
-        machine: Its counters, a few bytes on the device.
-        told_collapse_at: The step of the last collapse that was told. It is not taken: that is
-            for whoever asks the optimizer.
-        has_told_of_losses: Whether skips with a non-finite loss were told.
-        has_looked_at_averages: Whether the moving averages were looked at since.
+    Args:
+        variables: The optimizer's counters, a few bytes on the device.
+        collapse: Its collapse. It is not taken here: that is for whoever asks the optimizer.
     """
 
-    optimizer: weakref.ref[keras.optimizers.Optimizer]
-    machine: ScaleMachine
-    told_collapse_at: int | None = None
-    has_told_of_losses: bool = False
-    has_looked_at_averages: bool = False
+    def __init__(self, variables: StateVariables, collapse: CollapseNote) -> None:
+        self._variables = variables
+        self._collapse = collapse
+        self._lock = threading.RLock()
+        self._is_on = True
+        self._told_collapse_at: int | None = None
+        self._has_told_of_losses = False
+        self._has_looked_at_averages = False
+        # Weak references to the models that it trains; None until the first step looks for them.
+        self._models: list[weakref.ref[keras.Model]] | None = None
+        # Whether moving averages are put back at a skip: between the two they may be NaN.
+        self.keeps_averages = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything but broken averages is told.
+
+        Who reads and tells it otherwise, as tfamp's loops and its callback do, switches it off
+        meanwhile.
+        """
+        return self._is_on
+
+    @is_on.setter
+    def is_on(self, value: bool) -> None:
+        with self._lock:
+            if value and not self._is_on:
+                # What there was until now, whoever read it has told.
+                self._told_collapse_at = self._collapse.read_step()
+                self._has_told_of_losses = self._read_bad_losses() > 0
+            self._is_on = value
+
+    def look_for_models(self, trained: Sequence[keras.Variable]) -> None:
+        """Looks, the first time, among the callers for the models of these weights."""
+        if self._models is None:
+            self._models = models_of_callers(trained)
 
     def tell(self) -> None:
-        if self.machine.announces:
-            fallen = self.machine.read_collapse()
-            if fallen is not None and fallen.step != self.told_collapse_at:
-                self.told_collapse_at = fallen.step
+        """Prints what has not been told yet."""
+        with self._lock:
+            fallen = self._collapse.read() if self._is_on else None
+            if fallen is not None and fallen.step != self._told_collapse_at:
+                self._told_collapse_at = fallen.step
                 _print(str(fallen))
-        skipped = self.machine.read("skipped_non_finite_loss")
-        if not skipped:
-            return
-        if self.machine.announces and not self.has_told_of_losses:
-            self.has_told_of_losses = True
-            _print(collapse.skipped_non_finite_loss(skipped, self.machine.read("attempted")))
-        # No callback sees these, so they are told whoever tells the rest.
-        if not self.has_looked_at_averages and not self.machine.keeps_averages:
-            self.has_looked_at_averages = True
-            layers = _layers_with_broken_averages([model() for model in self.machine.models or ()])
-            if layers:
-                _print(collapse.broken_averages(layers))
+            skipped = self._read_bad_losses()
+            if not skipped:
+                return
+            if self._is_on and not self._has_told_of_losses:
+                self._has_told_of_losses = True
+                attempted = int(self._variables.read("attempted"))
+                _print(collapse.skipped_non_finite_loss(skipped, attempted))
+            # No callback sees these, so they are told whoever tells the rest.
+            if not self._has_looked_at_averages and not self.keeps_averages:
+                self._has_looked_at_averages = True
+                layers = _layers_with_broken_averages([model() for model in self._models or ()])
+                if layers:
+                    _print(collapse.broken_averages(layers))
+
+    def _read_bad_losses(self) -> int:
+        return int(self._variables.read("skipped_non_finite_loss"))
 
 
 class _Watch:
@@ -72,40 +102,26 @@ class _Watch:
         self._lock = threading.RLock()
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
-        self._watched: list[_Watched] = []
+        self._watched: list[tuple[weakref.ref[keras.optimizers.Optimizer], Announcements]] = []
 
-    def begin(self, optimizer: keras.optimizers.Optimizer, machine: ScaleMachine) -> None:
+    def begin(self, optimizer: keras.optimizers.Optimizer, announcements: Announcements) -> None:
         """Looks at an optimizer from now on."""
         with self._lock:
-            self._watched.append(_Watched(weakref.ref(optimizer), machine))
+            self._watched.append((weakref.ref(optimizer), announcements))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="tfamp-watch", daemon=True)
                 self._thread.start()
                 atexit.register(self._at_exit)
 
-    def tell(self, machine: ScaleMachine) -> None:
-        """Prints at once what has not been told of an optimizer yet."""
-        with self._lock:
-            for watched in self._watched:
-                if watched.machine is machine:
-                    watched.tell()
-
-    def consider_told(self, machine: ScaleMachine) -> None:
-        """Takes what there is to tell of an optimizer as told, by whoever read it."""
-        with self._lock:
-            for watched in self._watched:
-                if watched.machine is machine:
-                    watched.told_collapse_at = machine.read_collapsed_at()
-                    watched.has_told_of_losses = machine.read("skipped_non_finite_loss") > 0
-
     def look(self) -> None:
         """Looks at all, and for the last time at those that are gone."""
         with self._lock:
             for watched in list(self._watched):
-                is_gone = watched.optimizer() is None
+                optimizer, announcements = watched
+                is_gone = optimizer() is None
                 # A look that fails must end neither the thread nor a script that trains well.
                 with contextlib.suppress(Exception):
-                    watched.tell()
+                    announcements.tell()
                 if is_gone:
                     self._watched.remove(watched)
 
@@ -123,8 +139,6 @@ class _Watch:
 
 _watch = _Watch()
 begin = _watch.begin
-tell = _watch.tell
-consider_told = _watch.consider_told
 
 
 def _print(text: str) -> None:
@@ -159,9 +173,10 @@ def _layers_with_broken_averages(models: Sequence[keras.Model | None]) -> tuple[
     for model in models:
         if model is None:
             continue
-        for layer in model._flatten_layers(include_self=False):
-            if not all(is_finite(variable) for variable in layer._non_trainable_variables):
-                broken[layer.path or layer.name] = None
+        for layer in policy.all_layers(model):
+            state = [v for v in policy.own_variables(layer) if not v.trainable]
+            if not all(is_finite(variable) for variable in state):
+                broken[policy.path_of(layer)] = None
     return tuple(broken)
 
 

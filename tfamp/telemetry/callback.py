@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from tfamp.precision.unscaled import warn_if_unscaled
+from tfamp.precision.silent_float16 import warn_if_unscaled
 from tfamp.run.directory import RunDirectory
 from tfamp.run.result import Figures
 from tfamp.telemetry.keras_metrics import KerasMetrics, epoch_figures

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfamp.precision.unscaled import warn_if_unscaled
+from tfamp.precision.silent_float16 import warn_if_unscaled
 from tfamp.run import records
 from tfamp.run.directory import RunDirectory
 from tfamp.telemetry.named_optimizers import named_optimizers

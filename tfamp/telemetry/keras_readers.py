@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.precision import keras_internals
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run import records
 from tfamp.telemetry.optimizer_readers import HistoryReader, OptimizerReader
 from tfamp.telemetry.totals import OptimizerTotals, plus
@@ -163,9 +164,8 @@ def _skips(steps: int, updates: int, before: float, after: float, growths: int) 
 
 
 def _updates(optimizer: keras.optimizers.Optimizer) -> int:
-    # Where Keras accumulates gradients `iterations` counts groups, `_iterations` every call.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    return int(_number(getattr(inner, "_iterations", inner.iterations)))
+    return int(_number(keras_internals.calls_of_apply(inner)))
 
 
 def learning_rate(optimizer: keras.optimizers.Optimizer) -> float:
@@ -189,7 +189,7 @@ def reader_of(
         earlier: What earlier phases of the run did, if there were any.
     """
     earlier = earlier or OptimizerTotals()
-    if isinstance(optimizer, LossScaleOptimizer):
+    if isinstance(optimizer, RecordedOptimizer):
         return HistoryReader(optimizer, earlier)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return KerasScaleReader(optimizer, earlier)

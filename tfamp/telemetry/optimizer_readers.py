@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run import records
 from tfamp.telemetry.totals import OptimizerTotals, plus
 
@@ -52,14 +53,14 @@ class OptimizerReader(Protocol):
 
 
 class HistoryReader:
-    """Reads a `tfamp.LossScaleOptimizer`: exact, one entry for every call of `apply`.
+    """Reads a `RecordedOptimizer`, scaling or not: exact, one entry for every call of `apply`.
 
     Args:
         optimizer: The optimizer.
         earlier: What earlier phases of the run did.
     """
 
-    def __init__(self, optimizer: LossScaleOptimizer, earlier: OptimizerTotals) -> None:
+    def __init__(self, optimizer: RecordedOptimizer, earlier: OptimizerTotals) -> None:
         self.optimizer = optimizer
         self._earlier = earlier
         self._lowest, self._highest = earlier.lowest, earlier.highest
@@ -72,11 +73,13 @@ class HistoryReader:
         self._scale_before = optimizer.scale if optimizer.is_scaling else math.nan
         self._noted: list[tuple[int, tf.Tensor]] = []
         # Whoever reads the history says what it holds.
-        optimizer.announces = False
+        if isinstance(optimizer, LossScaleOptimizer):
+            optimizer.announces = False
 
     def close(self) -> None:
         """Leaves the optimizer to speak for itself again."""
-        self.optimizer.announces = True
+        if isinstance(self.optimizer, LossScaleOptimizer):
+            self.optimizer.announces = True
 
     @property
     def has_losses(self) -> bool:

@@ -12,8 +12,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfamp.precision import keras_internals
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run import provenance
 from tfamp.run.config import HPARAMS, SCALE_SETTINGS
 from tfamp.run.run_config import RunConfig
@@ -48,14 +50,14 @@ def config(model: keras.Model | None, optimizers: Optimizers) -> dict[str, Any]:
         "float32_layers": [],
         "model": _model_name(model),
         "dataset": None,
-        "seed": _seed(),
+        "seed": keras_internals.global_seed(),
         "jit_compile": model.jit_compile if model is not None else None,
         "steps_per_execution": getattr(model, "steps_per_execution", 1),
         "loss_scale": "none",
     }
     if len(optimizers) == 1:
         known |= _optimizer(*optimizers.values())
-    elif any(isinstance(o, keras.optimizers.LossScaleOptimizer) for o in optimizers.values()):
+    elif any(map(_is_scaler, optimizers.values())):
         known["loss_scale"] = "dynamic"
     return known
 
@@ -97,9 +99,9 @@ def _optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
         "accumulation_steps": inner.gradient_accumulation_steps or 1,
         "loss_scale": "none",
     }
-    if isinstance(optimizer, LossScaleOptimizer):
+    if isinstance(optimizer, RecordedOptimizer):
         described["accumulation_steps"] = optimizer.accumulation_steps
-        if optimizer.is_scaling:
+        if isinstance(optimizer, LossScaleOptimizer):
             described |= _scale(optimizer)
     elif optimizer is not inner:
         described |= {
@@ -108,6 +110,11 @@ def _optimizer(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
             "loss_scale_growth_steps": int(optimizer.dynamic_growth_steps),
         }
     return described
+
+
+def _is_scaler(optimizer: keras.optimizers.Optimizer) -> bool:
+    is_wrapper = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return is_wrapper and getattr(optimizer, "is_scaling", True)
 
 
 def _scale(optimizer: LossScaleOptimizer) -> dict[str, Any]:
@@ -125,9 +132,7 @@ def _scale(optimizer: LossScaleOptimizer) -> dict[str, Any]:
 
 def _learning_rate(inner: keras.optimizers.Optimizer) -> float | None:
     # A schedule has no one value: the rows have that of each step.
-    is_schedule = isinstance(
-        getattr(inner, "_learning_rate", None), keras.optimizers.schedules.LearningRateSchedule
-    )
+    is_schedule = keras_internals.has_schedule(inner)
     # A float32 on the device: 0.001 is 0.0010000000474974513 there.
     return None if is_schedule else float(f"{learning_rate(inner):.7g}")
 
@@ -145,13 +150,3 @@ def _model_name(model: keras.Model | None) -> str | None:
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(model).__name__)
     is_counted = re.fullmatch(rf"{re.escape(snake.lower())}_\d+", model.name)
     return snake.lower() if is_counted else model.name
-
-
-def _seed() -> int | None:
-    # Keras keeps what `set_random_seed` was given, and has no public name for it.
-    try:
-        from keras.src.utils import rng_utils
-
-        return rng_utils.get_random_seed()
-    except (ImportError, AttributeError):
-        return None

@@ -14,7 +14,7 @@ from tfamp.models import registry as model_registry
 from tfamp.models import user_files
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
-from tfamp.precision.loss_scale import LossScaleOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 from tfamp.run.run_config import Float32Effect
@@ -46,7 +46,7 @@ class BuiltRun:
     whole_epoch: int
 
     @property
-    def optimizer(self) -> LossScaleOptimizer:
+    def optimizer(self) -> RecordedOptimizer:
         """The optimizer, with the bookkeeping of loss scaling."""
         return self.model.optimizer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from tfamp.precision import keras_internals
 from tfamp.precision.moving_averages import keeping_averages
 from tfamp.training.step import Step
 
@@ -92,5 +93,5 @@ class CustomLoop:
     def _build(self, data: tf.data.Dataset) -> None:
         # All variables before the first step: one that makes some would be traced twice.
         with self._strategy.scope():
-            self.model._symbolic_build(data_batch=data.element_spec)
+            keras_internals.build_for(self.model, data.element_spec)
             self.model.optimizer.build(self.model.trainable_variables)

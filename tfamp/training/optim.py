@@ -7,7 +7,7 @@ import typing
 import keras
 
 from tfamp.precision.loss_scale import LossScaleOptimizer
-from tfamp.precision.unscaled import UnscaledOptimizer
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import SCALE_SETTINGS, Config
 
 # Biases and the scales and shifts of normalisation layers are not decayed
@@ -41,7 +41,7 @@ def learning_rate(
     )
 
 
-def build(config: Config, total_updates: int, scaled: bool, history: int) -> LossScaleOptimizer:
+def build(config: Config, total_updates: int, scaled: bool, history: int) -> RecordedOptimizer:
     """Builds the optimizer of a run.
 
     Args:
@@ -52,7 +52,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
         history: Steps whose record is kept on the device.
 
     Returns:
-        A `LossScaleOptimizer`, or the `UnscaledOptimizer` with the same bookkeeping.
+        A `LossScaleOptimizer`, or the `RecordedOptimizer` that it builds on.
     """
     common = {
         "learning_rate": learning_rate(config, total_updates),
@@ -71,7 +71,7 @@ def build(config: Config, total_updates: int, scaled: bool, history: int) -> Los
     if config.weight_decay:
         inner.exclude_from_weight_decay(var_names=_NOT_DECAYED)
     if not scaled or config.loss_scale == "none":
-        return UnscaledOptimizer(inner, history=history, counts_zeros=scaled)
+        return RecordedOptimizer(inner, history=history, counts_zeros=scaled)
     static = config.static_loss_scale
     if static is not None:
         return LossScaleOptimizer(

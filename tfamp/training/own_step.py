@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.precision.policy import float16_layers
+from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
 
@@ -103,7 +103,7 @@ def is_unscaled(config: Config, model: keras.Model) -> bool:
 
 
 def _calls_in_a_trace(
-    model: keras.Model, optimizer: LossScaleOptimizer, batch: tuple[tf.TypeSpec, ...]
+    model: keras.Model, optimizer: RecordedOptimizer, batch: tuple[tf.TypeSpec, ...]
 ) -> set[str]:
     called: set[str] = set()
 

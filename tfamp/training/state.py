@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import random
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfamp.precision import keras_internals
 from tfamp.run.directory import written_whole
 from tfamp.telemetry.callback import PrecisionTelemetry
 
@@ -93,10 +93,10 @@ class TrainingState:
         self.model = model
         self._telemetry = telemetry
         # Made now where there is none: making it draws from Python's random numbers.
-        _keras_seeds()
+        keras_internals.global_seed_generator()
         with model.distribute_strategy.scope():
             if batch is not None:
-                model._symbolic_build(data_batch=batch)
+                keras_internals.build_for(model, batch)
             model.optimizer.build(model.trainable_variables)
 
     def capture(self) -> CapturedState:
@@ -145,7 +145,7 @@ class TrainingState:
             "numpy": np.array([*keys, position, has_gauss], np.int64),
             "numpy_gauss": np.array(cached),
             "tensorflow": _value(tf.random.get_global_generator().state),
-            "keras": _value(_keras_seeds().state.value),
+            "keras": _value(keras_internals.global_seed_generator().state.value),
         }
 
     def _set_random(self, state: Mapping[str, np.ndarray]) -> None:
@@ -156,12 +156,7 @@ class TrainingState:
         cached = float(state["numpy_gauss"])
         np.random.set_state(("MT19937", np.array(keys, np.uint32), position, has_gauss, cached))
         tf.random.get_global_generator().state.assign(state["tensorflow"])
-        _keras_seeds().state.assign(state["keras"])
-
-
-def _keras_seeds() -> keras.random.SeedGenerator:
-    # Not kept: `keras.utils.set_random_seed` makes another.
-    return importlib.import_module("keras.src.random.seed_generator").global_seed_generator()
+        keras_internals.global_seed_generator().state.assign(state["keras"])
 
 
 def _numbered(role: str, variables: Iterable[keras.Variable]) -> dict[str, np.ndarray]:

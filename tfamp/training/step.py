@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfamp.precision import keras_internals
 from tfamp.precision.gradients import Gradient
 
 Loss = Callable[..., tf.Tensor]
@@ -81,7 +82,7 @@ class Step:
             own = self.model.compute_loss
             keywords = _if_taken(own, training=training)
             return own(inputs, targets, outputs, sample_weight, **keywords), outputs
-        compiled = self.model._compile_loss if self._loss is None else self._loss
+        compiled = self._loss or keras_internals.compiled_loss(self.model)
         loss = compiled(targets, outputs, sample_weight)
         return self._with_models_own(loss), outputs
 
@@ -121,7 +122,8 @@ class Step:
         inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
         num_examples = tf.shape(keras.tree.flatten(inputs)[0])[0]
-        self.model._loss_tracker.update_state(found.loss * num_replicas, sample_weight=num_examples)
+        mean_loss = keras_internals.mean_loss(self.model)
+        mean_loss.update_state(found.loss * num_replicas, sample_weight=num_examples)
         return self.model.compute_metrics(inputs, targets, found.outputs, sample_weight)
 
     def _with_models_own(self, loss: tf.Tensor) -> tf.Tensor:
