@@ -149,6 +149,16 @@ def test_the_nearest_is_the_one_with_the_fewest_differences(tmp_path):
     assert "The nearest, near, differs in batch_size (64 here, 32 there)." in why
 
 
+def test_what_the_nearest_differs_in_is_named_in_the_order_of_the_alphabet(tmp_path):
+    write_run(tmp_path, name="base", policy="float32")
+    changes = {"warmup_steps": 5, "epochs": 2, "momentum": 0.5, "batch_size": 32, "loop": "custom"}
+    write_run(tmp_path, name="other", policy="mixed_bfloat16", **changes)
+    (entry,) = [entry for entry in compare(tmp_path).unpaired if entry.directory == "other"]
+    assert entry.differs_in == ("batch_size", "epochs", "loop", "momentum", "warmup_steps")
+    places = [entry.why.index(f"{name} (") for name in entry.differs_in]
+    assert places == sorted(places)
+
+
 def test_the_same_run_twice_is_counted_once(tmp_path):
     write_run(tmp_path, name="a", policy="float32")
     write_run(tmp_path, name="b", policy="float32")
