@@ -73,6 +73,12 @@ def test_an_older_run_without_the_content_goes_by_its_parameters(tmp_path):
     assert reasons(compare(tmp_path / "neither")) == {}
 
 
+def test_what_no_run_recorded_is_no_setting(tmp_path):
+    (group,) = write_pair(tmp_path, {}, {}).groups
+    assert "model_sha256" not in group.settings
+    assert group.settings["trainable_parameters"] == 1000
+
+
 def test_an_older_run_of_two_possible_contents_is_paired_with_neither(tmp_path):
     compared = write_pair(tmp_path, {}, {"model_sha256": NEW})
     write_run(tmp_path, name="third", policy="mixed_float16", model=MINE, model_sha256=OLD)
