@@ -10,9 +10,10 @@ import json
 
 import pytest
 
+from tests.reporting import made_runs
 from tfamp.run import records
 from tfamp.run.config import Config
-from tfamp.run.result import RunResult
+from tfamp.run.result import ComputesIn, RunResult
 from tfamp.run.run_config import RunConfig
 
 CONFIG = {
@@ -137,3 +138,28 @@ def test_what_is_written_is_read_and_nothing_is_lost(moved):
     config = RunConfig.read(moved.path / "config.json").as_config()
     assert isinstance(config, Config) and config.float32_layers == ("conv1",)
     assert (config.steps_per_epoch, config.loss_scale_recovery_steps) == (5, None)
+
+
+def test_a_run_that_a_test_makes_has_the_keys_of_a_real_one(moved, tmp_path):
+    made = made_runs.write_run(
+        tmp_path,
+        policy="mixed_float16",
+        zero_fraction=0.1,
+        skips=(3,),
+        computes_in=ComputesIn(
+            dtype="float16", layers=1, of_layers=2, parameters=3, of_parameters=4
+        ),
+    )
+    for file, real in (("config.json", moved.config), ("result.json", moved.result)):
+        written = json.loads((made / file).read_text())
+        assert set(written) == set(real), file
+        for name, value in real.items():
+            if name in NESTED:
+                assert set(written[name]) == set(value), name
+    for kind in ("step", "epoch"):
+        names = [
+            {name for row in rows if row["kind"] == kind for name in row}
+            for rows in (records.read_rows(made / "metrics.jsonl"), moved.rows)
+        ]
+        assert names[0] == names[1], kind
+    assert {row["kind"] for row in moved.rows} == {"step", "epoch"}

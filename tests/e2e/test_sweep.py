@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from short_runs import HERE, TINY
 
+from tests.sweeping.stand_ins import stand_in_command
 from tfamp import sweep
 
 ROOT = Path(__file__).parents[2]
-STAND_IN = ROOT / "tests" / "sweeping" / "stand_in.py"
 REPORT = (sys.executable, "-I", "-S", "-c", "import sys; print('report of', sys.argv[1])")
 NO_REPORT = (sys.executable, "-I", "-S", "-c", "import sys; sys.exit(3)")
 A, B = (
@@ -32,9 +32,7 @@ def run(capfd):
     def sweep_once(*arguments, report=REPORT, **behaviours):
         def command(cell):
             behaviour = behaviours.get(cell.config.policy, "completes")
-            config = json.dumps(cell.config.to_json())
-            place = str(cell.directory.path)
-            return [sys.executable, "-I", "-S", "-u", str(STAND_IN), place, config, behaviour]
+            return stand_in_command(cell, behaviour)
 
         code = sweep.main([str(argument) for argument in arguments], command, report)
         said = capfd.readouterr()

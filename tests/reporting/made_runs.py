@@ -1,4 +1,8 @@
-"""Run directories written by hand: what `tfamp.train` leaves, with figures that a test knows."""
+"""Run directories without a run: what `tfamp.train` leaves, with figures that a test knows.
+
+The files are made of the records that the trainer writes, and `tests/e2e/test_run_files.py` holds
+their keys, and the names in their rows, to those of a real run.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from typing import Any
 
 from tfamp.run import records
 from tfamp.run.config import FLOAT16_POLICIES, Config
+from tfamp.run.directory import write_json
 from tfamp.run.resolve import default_run_name, resolve
+from tfamp.run.result import ComputesIn, Figures, LossScale, RunResult, Saved, Status, StepTime
+from tfamp.run.run_config import RunConfig
 
 VERSIONS = {"python": "3.11.2", "tfamp": "0.1.0", "tensorflow": "2.21.0", "keras": "3.15.1"}
 CPU = "CPU:0 (a test's CPU)"
@@ -17,6 +24,7 @@ REVISION = "a" * 40
 
 STEPS_PER_EPOCH = 20
 LOG_EVERY = 5
+HOST_PEAK = 2**30
 
 
 def write_run(
@@ -34,6 +42,7 @@ def write_run(
     tf32_in_effect: bool = False,
     trainable_parameters: int | None = 1000,
     model_sha256: dict[str, str] | None = None,
+    computes_in: ComputesIn | None = None,
     **flags: Any,
 ) -> pathlib.Path:
     """Writes one completed run.
@@ -53,6 +62,7 @@ def write_run(
         tf32_in_effect: What result.json says of TF32.
         trainable_parameters: What config.json says of them, None as an older one that says nothing.
         model_sha256: Likewise, of the content of a user's model.
+        computes_in: What both files say of it; None as older ones that say nothing.
         **flags: Fields of the config.
 
     Returns:
@@ -91,6 +101,7 @@ def write_run(
                 records.GROWTH_COUNTER: step,
                 records.SKIPPED_TOTAL: skipped,
                 records.SKIPPED_IN_A_ROW: in_a_row,
+                records.SKIPPED_NON_FINITE_LOSS: 0,
             }
         if is_float16 and zero_fraction is not None:
             row[records.GRADIENT_ZEROS] = zero_fraction
@@ -116,72 +127,100 @@ def write_run(
                     records.VALIDATION_ACCURACY: accuracy * step / steps,
                     records.EPOCH_TIME: epoch_times[-1],
                 }
-                | ({records.DEVICE_PEAK: peak} if peak else {})
+                | {records.HOST_PEAK: HOST_PEAK}
+                | ({records.DEVICE_PEAK: peak, records.DEVICE_CURRENT: peak // 2} if peak else {})
             )
-    rows.append({"kind": "event", "step": steps, "epoch": epoch, "event": "completed"})
-    last_loss = rows[-2][records.TRAIN_LOSS]
+    last = rows[-1]
     ordered = sorted(windows)
-    common = {
-        "schema_version": records.SCHEMA_VERSION,
-        "device": device,
-        "tf32": tf32_in_effect,
-        "versions": VERSIONS,
-    }
-    result = common | {
-        "status": "completed",
-        "error": None,
-        "policy": config.policy,
-        "loop": config.loop,
-        "model": config.model,
-        "dataset": config.dataset,
-        "seed": config.seed,
-        "jit_compile": config.jit_compile,
-        "epochs": config.epochs,
-        "steps_attempted": steps,
-        "steps_applied": steps - skipped,
-        "validation_accuracy": accuracy,
-        "validation_loss": last_loss,
-        "train_loss": last_loss,
-        "epoch_time_sec": epoch_times,
-        "first_call_sec": 20.0,
-        "step_time_ms": {
-            "median": ordered[(len(ordered) - 1) // 2],
-            "p95": ordered[math.ceil(0.95 * len(ordered)) - 1],
-            "n": steps - 1,
-        },
-        "examples_per_sec": 1e3 * config.batch_size / ordered[(len(ordered) - 1) // 2],
-        "device_peak_bytes": peak,
-        "host_peak_rss_bytes": 2**30,
-        "loss_scale": {
-            "mode": "dynamic" if config.loss_scale == "dynamic" else "static",
-            "initial": scales[0],
-            "final": scales[-1],
-            "min": min(scales),
-            "max": max(scales),
-            "skipped": skipped,
-            "first_skips": list(skips)[:10],
-        }
+    median = ordered[(len(ordered) - 1) // 2]
+    figures = Figures(
+        epochs=config.epochs,
+        steps_attempted=steps,
+        steps_applied=steps - skipped,
+        validation_accuracy=accuracy,
+        validation_loss=last[records.TRAIN_LOSS],
+        train_loss=last[records.TRAIN_LOSS],
+        epoch_time_sec=tuple(epoch_times),
+        first_call_sec=20.0,
+        step_time_ms=StepTime(
+            median=median, p95=ordered[math.ceil(0.95 * len(ordered)) - 1], n=steps - 1
+        ),
+        examples_per_sec=1e3 * config.batch_size / median,
+        device_peak_bytes=peak,
+        host_peak_rss_bytes=HOST_PEAK,
+        loss_scale=LossScale(
+            mode="dynamic" if config.loss_scale == "dynamic" else "static",
+            initial=scales[0],
+            final=scales[-1],
+            min=min(scales),
+            max=max(scales),
+            skipped=skipped,
+            skipped_non_finite_loss=0,
+            first_skips=skips[:10],
+        )
         if is_scaled
         else None,
-    }
-    record = common | {
-        "config": config.to_json(),
-        "command_line": [
+        metrics={
+            name: last[name]
+            for name in (
+                records.TRAIN_LOSS,
+                records.TRAIN_ACCURACY,
+                records.VALIDATION_LOSS,
+                records.VALIDATION_ACCURACY,
+            )
+        },
+    )
+    said = RunConfig(
+        config=config.to_json(),
+        asked={"policy": config.policy, "seed": config.seed},
+        command_line=(
             "/home/me/tfamp/train.py",
             f"--policy={config.policy}",
             f"--seed={config.seed}",
-        ],
-        "git_revision": REVISION,
-        "forced_float32_layers": [],
-    }
-    if trainable_parameters is not None:
-        record["trainable_parameters"] = trainable_parameters
-    if model_sha256 is not None:
-        record["model_sha256"] = model_sha256
+        ),
+        saves=("final.weights.h5", "model.keras"),
+        versions=VERSIONS,
+        git_revision=REVISION,
+        device=device,
+        tf32=tf32_in_effect,
+        trainable_parameters=trainable_parameters,
+        model_sha256=model_sha256,
+        computes_in=computes_in,
+        forced_float32_layers=(),
+        float32_layers_effect={},
+    )
     (folder / "metrics.jsonl").write_text("".join(_line(row) for row in rows))
-    (folder / "config.json").write_text(json.dumps(_numbers(record)))
-    (folder / "result.json").write_text(json.dumps(_numbers(result)))
+    write_json(folder / "config.json", said.to_json())
+    result = result_of(config, device, tf32_in_effect, figures, computes_in)
+    write_json(folder / "result.json", result.to_json())
     return folder
+
+
+def result_of(
+    config: Config,
+    device: str = CPU,
+    tf32_in_effect: bool = False,
+    figures: Figures | None = None,
+    computes_in: ComputesIn | None = None,
+    status: Status = "completed",
+) -> RunResult:
+    """A result.json of a run of this config; without figures it did not come to its first step."""
+    return RunResult(
+        status=status,
+        error=None,
+        policy=config.policy,
+        loop=config.loop,
+        model=config.model,
+        dataset=config.dataset,
+        seed=config.seed,
+        tf32=tf32_in_effect,
+        jit_compile=config.jit_compile,
+        computes_in=computes_in,
+        device=device,
+        versions=VERSIONS,
+        saved=Saved(weights="final.weights.h5", are_averages=False, model="model.keras"),
+        figures=figures,
+    )
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
         skipped=2,
         first_overflow_step=3,
         steps=60,
+        skipped_non_finite_loss=0,
     )
 
 
@@ -89,7 +90,8 @@ def test_where_nothing_is_scaled_there_is_no_summary(values, tmp_path):
 
 
 def test_skips_by_bad_losses_and_a_collapse_are_read_where_they_are_recorded(tmp_path):
-    old = read(write_run(tmp_path, name="old", policy="mixed_float16", skips=(3, 4)))
+    folder = write_run(tmp_path, name="old", policy="mixed_float16", skips=(3, 4))
+    old = read(with_scale(folder, skipped_non_finite_loss=None))
     summary = scale_summary.summarise_scale(old)
     assert (summary.skipped_non_finite_loss, summary.collapsed_at) == (None, None)
     folder = write_run(tmp_path, name="new", policy="mixed_float16", skips=(3, 4))
@@ -101,7 +103,7 @@ def test_skips_by_bad_losses_and_a_collapse_are_read_where_they_are_recorded(tmp
 @pytest.mark.parametrize(
     ("values", "new_columns"),
     [
-        ({}, []),
+        ({"skipped_non_finite_loss": None}, []),
         ({"skipped_non_finite_loss": 0, "collapsed_at": None}, [("With a bad loss", "0")]),
         (
             {"skipped_non_finite_loss": 2, "collapsed_at": 7},

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.reporting.made_runs import result_of
+from tests.sweeping.stand_ins import stand_in_command
+from tfamp.run.directory import write_json
+from tfamp.run.run_config import RunConfig
 from tfamp.sweeping import cells as cells_lib
 from tfamp.sweeping.matrix import Matrix
-
-STAND_IN = Path(__file__).with_name("stand_in.py")
 
 
 @pytest.fixture
@@ -29,9 +27,7 @@ def stand_in():
     def command_of(**behaviours):
         def command(cell):
             behaviour = behaviours.get(cell.config.policy, "completes")
-            config = json.dumps(cell.config.to_json())
-            place = str(cell.directory.path)
-            return [sys.executable, "-I", "-S", "-u", str(STAND_IN), place, config, behaviour]
+            return stand_in_command(cell, behaviour)
 
         return command
 
@@ -44,12 +40,9 @@ def finish():
 
     def lay_down(cell, command_line=("train",), schema_version=1, status="completed", **changes):
         cell.directory.path.mkdir(parents=True)
-        record = {
-            "schema_version": schema_version,
-            "config": cell.config.to_json() | changes,
-            "command_line": list(command_line),
-        }
-        cell.directory.config.write_text(json.dumps(record))
-        cell.directory.result.write_text(json.dumps({"written_by": "tfamp", "status": status}))
+        config = RunConfig(config=cell.config.to_json() | changes, command_line=command_line)
+        written = config.to_json() | {"schema_version": schema_version}
+        write_json(cell.directory.config, written)
+        write_json(cell.directory.result, result_of(cell.config, status=status).to_json())
 
     return lay_down

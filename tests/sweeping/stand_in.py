@@ -1,6 +1,6 @@
 """Stands in for `python -m tfamp.train`: leaves what a run leaves, or fails, in no time.
 
-stand_in.py RUN_DIRECTORY CONFIG_JSON BEHAVIOUR
+stand_in.py RUN_DIRECTORY CONTENT_OF_CONFIG_JSON CONTENT_OF_RESULT_JSON BEHAVIOUR
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-path, config, behaviour = sys.argv[1:]
+path, config, result, behaviour = sys.argv[1:]
 
 
 def leave(name, value):
@@ -17,9 +17,8 @@ def leave(name, value):
 
 
 def complete():
-    record = {"schema_version": 1, "config": json.loads(config), "command_line": ["train"]}
-    leave("config.json", record)
-    leave("result.json", {"schema_version": 1, "status": "completed"})
+    leave("config.json", json.loads(config))
+    leave("result.json", json.loads(result))
 
 
 def wait(on_signal):

@@ -121,6 +121,7 @@ def test_seeds_whose_scale_did_the_same_share_a_row(sweep):
         "65536 (2¹⁶)",
         "1",
         "1 of 60",
+        "0",
         "step 4",
     ]
     sentence = (
