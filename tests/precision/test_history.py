@@ -54,3 +54,15 @@ def test_every_value_comes_back_under_its_name():
     assert {name: column.tolist() for name, column in columns.items()} == {
         name: [float(i)] for i, name in enumerate(fields())
     }
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_write_touches_one_row_and_no_more(jit_compile):
+    history = StepHistory(1000)
+    one_row = {name: tf.constant(1.0) for name in history.fields}
+    write = tf.function(lambda: history.write(one_row), jit_compile=jit_compile)
+    operations = write.get_concrete_function().graph.get_operations()
+    assert [op.type for op in operations].count("ResourceScatterUpdate") == 1
+    # Nothing as long as the buffer is read, made or written.
+    shapes = [tensor.shape for op in operations for tensor in op.outputs]
+    assert all(1000 not in (shape.as_list() if shape.rank else []) for shape in shapes)
