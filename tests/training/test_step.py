@@ -119,6 +119,14 @@ def test_penalties_of_16_bits_are_added_in_float32():
     assert (loss.dtype, float(loss)) == (tf.float32, 8 * 4096.0 + 9.0)
 
 
+def test_a_model_without_a_compiled_loss_trains_by_what_it_adds():
+    model = Subclassed()
+    model.compile(keras.optimizers.SGD(0.1))
+    loss, _ = Step(model).loss(ONE[0])
+    (added,) = model.losses
+    assert float(loss) == float(added) > 0
+
+
 def test_its_parts_move_nothing_but_apply():
     model, batches = compiled(functional, "float32")
     step, before = Step(model), [np.array(weight) for weight in model.trainable_variables]

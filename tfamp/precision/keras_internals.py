@@ -171,8 +171,10 @@ def build_for(model: keras.Model, batch: Any) -> None:
     _private(model, "_symbolic_build", consequence)(data_batch=batch)
 
 
-def compiled_loss(model: keras.Model) -> Callable[..., Any]:
+def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     """The losses that a model was compiled with, as one function of targets, outputs and weights.
+
+    None where it was compiled without a loss.
 
     `Trainer._compile_loss`: keras 3.12 to 3.15, src/trainers/trainer.py. `compute_loss`, which is
     public, adds the model's own losses in their dtype.

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfamp.precision import keras_internals
 from tfamp.precision.gradients import Gradient
+from tfamp.training.own_step import own_methods
 
 Loss = Callable[..., tf.Tensor]
 
@@ -78,12 +79,13 @@ class Step:
         inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         # As in `fit`, where a model whose call takes no `training` has no dropout.
         outputs = self.model(inputs, **_if_taken(self.model.call, training=training))
-        if self._loss is None and type(self.model).compute_loss is not keras.Model.compute_loss:
+        if self._loss is None and own_methods(self.model, ["compute_loss"]):
             own = self.model.compute_loss
             keywords = _if_taken(own, training=training)
             return own(inputs, targets, outputs, sample_weight, **keywords), outputs
         compiled = self._loss or keras_internals.compiled_loss(self.model)
-        loss = compiled(targets, outputs, sample_weight)
+        # Compiled without a loss, a model may have added all that there is itself.
+        loss = tf.zeros([]) if compiled is None else compiled(targets, outputs, sample_weight)
         return self._with_models_own(loss), outputs
 
     def gradients(
