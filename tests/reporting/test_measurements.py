@@ -39,3 +39,12 @@ def test_an_epoch_takes_the_median_of_those_that_compiled_nothing(tmp_path, seco
 def test_steps_are_told_as_they_were_timed(tmp_path, name, expected):
     timed = {"step_time_ms": {"median": 20.0, "p95": 50.0, "n": 99}, "examples_per_sec": 3200.0}
     assert measured(tmp_path, name, **timed) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["first_call_sec", "device_peak_bytes", "host_peak_rss_bytes", "validation_accuracy",
+     "validation_loss", "train_loss"],
+)  # fmt: skip
+def test_a_figure_is_that_of_its_own_name(tmp_path, name):
+    assert measured(tmp_path, name, **{name: 7}) == 7

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from tfamp.run import schema
-from tfamp.run.schema import Measured, RecordError, Size, beside, key
+from tfamp.run.json_types import Measured, Size
+from tfamp.run.schema import RecordError, beside, key
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tfamp.run import belongings, records, schema
+from tfamp.run import belongings, json_types, records, schema
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
 from tfamp.run.result import ComputesIn, Figures, RunResult, status_of
@@ -231,10 +231,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         text = str(error).replace(str(path), path.name).rstrip(".")
         raise BrokenRunError(f"metrics.jsonl cannot be read: {text}.") from error
     for row in rows:
-        if not (schema.is_count(row.get("step")) and isinstance(row.get("kind"), str)):
+        if not (json_types.is_count(row.get("step")) and isinstance(row.get("kind"), str)):
             raise BrokenRunError("metrics.jsonl has a row without kind and step.")
         for field, figure in row.items():
-            if "/" in field and not schema.is_number(figure):
+            if "/" in field and not json_types.is_number(figure):
                 raise BrokenRunError(f"metrics.jsonl has {field}={figure!r} at step {row['step']}.")
     if not rows:
         raise BrokenRunError("metrics.jsonl has no rows.")

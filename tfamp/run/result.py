@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from tfamp.run import records, schema
-from tfamp.run.schema import Measured, Size, beside, key
+from tfamp.run.json_types import Measured, Size
+from tfamp.run.schema import beside, key
 
 # Under which names a run saves.
 FINAL_WEIGHTS = "final.weights.h5"

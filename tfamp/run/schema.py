@@ -11,14 +11,14 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from tfamp.run import records
+from tfamp.run.json_types import base_of, in_words, kind_of
 
 # In config.json and result.json: a run of tfamp wrote the file.
 MARK = {"written_by": "tfamp"}
@@ -46,46 +46,6 @@ class OtherVersionError(RecordError):
         )
         self.version = version
 
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A kind of value.
-
-    Attributes:
-        holds: Whether a value is of it.
-        one: How an error asks for one.
-        many: How it asks for a list of them.
-    """
-
-    holds: Callable[[Any], bool]
-    one: str
-    many: str
-
-
-def is_number(value: Any) -> bool:
-    """A number, NaN and infinities among them."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_count(value: Any) -> bool:
-    """A whole number of 0 or more."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_above_zero(value: Any) -> bool:
-    return is_number(value) and math.isfinite(value) and value > 0
-
-
-_KINDS: dict[Any, Kind] = {
-    str: Kind(lambda value: isinstance(value, str), "a text", "texts"),
-    bool: Kind(lambda value: isinstance(value, bool), "true or false", "true or false"),
-    int: Kind(is_count, "a whole number", "whole numbers"),
-    float: Kind(is_number, "a number", "numbers"),
-}
-_ABOVE_ZERO = Kind(_is_above_zero, "a number above 0", "numbers above 0")
-# A time or a rate, and a size: what was measured is finite and more than nothing.
-Measured = Annotated[float, _ABOVE_ZERO]
-Size = Annotated[int, _ABOVE_ZERO]
 
 _REQUIRED = dataclasses.MISSING
 
@@ -246,8 +206,8 @@ def _fitting(hint: Any, value: Any) -> Any:
         return {name: _within(name, arguments[1], entry) for name, entry in value.items()}
     if hint is Any:
         return value
-    value = records.from_json_number(value) if _base(hint) is float else value
-    kind = _kind(hint)
+    value = records.from_json_number(value) if base_of(hint) is float else value
+    kind = kind_of(hint)
     if not kind.holds(value):
         raise _Misfit(value, kind.one)
     return value
@@ -292,30 +252,6 @@ def _tuple(hint: Any, entry: Any, value: Any) -> tuple[Any, ...]:
 @functools.cache
 def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls, include_extras=True)
-
-
-def _base(hint: Any) -> Any:
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
-
-
-def _kind(hint: Any) -> Kind:
-    if typing.get_origin(hint) is Literal:
-        known = typing.get_args(hint)
-        names = f"{', '.join(known[:-1])} or {known[-1]}"
-        return Kind(lambda value: value in known, names, names)
-    return typing.get_args(hint)[1] if typing.get_origin(hint) is Annotated else _KINDS[hint]
-
-
-def in_words(hint: Any) -> str:
-    """What a value of a declared type is, for an error and for the table."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return f"{in_words(arguments[0])}, or null"
-    if origin is tuple:
-        return f"a list of {_kind(arguments[0]).many}"
-    if origin is dict or dataclasses.is_dataclass(hint):
-        return "an object"
-    return _kind(hint).one
 
 
 def table(*files: Any) -> list[list[str]]:
