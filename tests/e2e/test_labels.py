@@ -59,11 +59,11 @@ def test_the_start_line_says_how_much_and_what_a_pattern_changed(tmp_path):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"accumulation_steps": 3}, "--accumulation_steps=3: the run has 2 steps, so no update"),
+        ({"accumulation_steps": 3}, "accumulation_steps=3: the run has 2 steps, so no update"),
         (
             {"steps_per_epoch": 20, "steps_per_execution": 7},
-            "--steps_per_epoch=20 is no multiple of --steps_per_execution=7, .* Set "
-            "--steps_per_epoch=14 or 21",
+            "steps_per_epoch=20 is no multiple of steps_per_execution=7, .* Set "
+            "steps_per_epoch=14 or 21",
         ),
     ],
 )

@@ -70,7 +70,7 @@ def test_an_unscaled_train_step_is_told_of(tmp_path):
 def test_a_loss_scale_that_the_train_step_never_takes_is_refused():
     keras.config.set_dtype_policy("mixed_float16")
     config = Config(model=f"{ODD}:adds_a_thousand", policy="mixed_float16", loss_scale="1024")
-    with pytest.raises(InputError, match=r"--loss_scale=1024, but the train_step of .* never"):
+    with pytest.raises(InputError, match=r"loss_scale='1024', but the train_step of .* never"):
         trainer.build(resolve(config))
 
 
@@ -94,7 +94,7 @@ def test_a_compute_loss_of_the_models_own_is_kept(policy, train):
 )
 def test_the_custom_loop_refuses_what_it_would_pass_over(function, method):
     config = Config(model=f"{ODD}:{function}", loop="custom")
-    with pytest.raises(InputError, match=rf"has its own {method}: .* Set --loop=fit\."):
+    with pytest.raises(InputError, match=rf"has its own {method}: .* Set loop='fit'\."):
         trainer.build(resolve(config))
 
 

@@ -16,7 +16,7 @@ from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import Config
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, setting
 from tfamp.run.run_config import Float32Effect
 from tfamp.telemetry import memory
 from tfamp.training import optim, own_step
@@ -103,8 +103,8 @@ def build(config: Config, start_step: int = 0) -> BuiltRun:
     if not has_float16 and config.scale_settings:
         name = config.scale_settings[0]
         raise InputError(
-            f"--{name}={getattr(config, name)}, but no layer of {config.model} computes in "
-            f"float16. Leave --{name} out."
+            f"{setting(name, getattr(config, name))}, but no layer of {config.model} computes in "
+            f"float16. Leave {setting(name)} out."
         )
     asked_steps = config.steps_per_epoch
     config = dataclasses.replace(
@@ -115,15 +115,15 @@ def build(config: Config, start_step: int = 0) -> BuiltRun:
     steps = config.epochs * (config.steps_per_epoch or 0)
     if config.accumulation_steps > steps:
         raise InputError(
-            f"--accumulation_steps={config.accumulation_steps}: the run has {steps} steps, so no "
-            f"update would ever be made. Set {steps} or less, or more --epochs or "
-            "--steps_per_epoch."
+            f"{setting('accumulation_steps', config.accumulation_steps)}: the run has {steps} "
+            f"steps, so no update would ever be made. Set {steps} or less, or more "
+            f"{setting('epochs')} or {setting('steps_per_epoch')}."
         )
     if config.profile_steps and config.profile_steps[0] > steps:
         first, last = config.profile_steps
         raise InputError(
-            f"--profile_steps={first},{last}: the run has {steps} steps, so nothing would be "
-            f"traced. Set a first step of {steps} or less."
+            f"{setting('profile_steps', (first, last))}: the run has {steps} steps, so nothing "
+            f"would be traced. Set a first step of {steps} or less."
         )
     loss = keras.losses.CategoricalCrossentropy(
         from_logits=True, label_smoothing=config.label_smoothing
@@ -164,16 +164,16 @@ def _steps_per_epoch(config: Config, whole: int) -> int:
     rounded = steps - steps % config.steps_per_execution
     if rounded == 0:
         raise InputError(
-            f"--steps_per_execution={config.steps_per_execution} exceeds the {steps} steps of an "
-            "epoch. Set a smaller one, or a larger --steps_per_epoch."
+            f"{setting('steps_per_execution', config.steps_per_execution)} exceeds the {steps} "
+            f"steps of an epoch. Set a smaller one, or a larger {setting('steps_per_epoch')}."
         )
     if config.steps_per_epoch and rounded != steps:
         whole_executions = config.steps_per_execution
         raise InputError(
-            f"--steps_per_epoch={steps} is no multiple of --steps_per_execution="
-            f"{whole_executions}, and an epoch is made of whole executions. Set "
-            f"--steps_per_epoch={rounded} or {rounded + whole_executions}, or another "
-            "--steps_per_execution."
+            f"{setting('steps_per_epoch', steps)} is no multiple of "
+            f"{setting('steps_per_execution', whole_executions)}, and an epoch is made of whole "
+            f"executions. Set {setting('steps_per_epoch', rounded)} or "
+            f"{rounded + whole_executions}, or another {setting('steps_per_execution')}."
         )
     return rounded
 

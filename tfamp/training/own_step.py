@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfamp.precision.policy import float16_layers
 from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import Config
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, setting
 
 # What `fit` leaves to the model, and the custom loop does in its own way.
 _TRAINING_METHODS = (
@@ -42,9 +42,9 @@ def check_loop(config: Config, model: keras.Model) -> None:
     own = own_methods(model) if config.loop == "custom" else []
     if own:
         raise InputError(
-            f"--loop=custom with --model={config.model}, whose class {type(model).__name__} has "
-            f"its own {' and '.join(own)}: the custom loop takes tfamp's training step, not the "
-            "class's. Set --loop=fit."
+            f"{setting('loop', 'custom')} with {setting('model', config.model)}, whose class "
+            f"{type(model).__name__} has its own {' and '.join(own)}: the custom loop takes "
+            f"tfamp's training step, not the class's. Set {setting('loop', 'fit')}."
         )
 
 
@@ -69,10 +69,11 @@ def calls_scale_loss(config: Config, model: keras.Model, batch: tuple[tf.TypeSpe
     called = _calls_in_a_trace(model, optimizer, batch)
     if "apply" not in called:
         raise InputError(
-            f"--model={config.model}: its train_step never calls self.optimizer.apply(gradients, "
-            "variables). self.optimizer is the one that --optimizer, --learning_rate and their "
-            "like describe, and what is logged of a step is read from it. Update the weights with "
-            "it, or leave train_step out."
+            f"{setting('model', config.model)}: its train_step never calls "
+            "self.optimizer.apply(gradients, variables). self.optimizer is the one that "
+            f"{setting('optimizer')}, {setting('learning_rate')} and their like describe, and what "
+            "is logged of a step is read from it. Update the weights with it, or leave train_step "
+            "out."
         )
     return "scale_loss" in called
 
@@ -86,9 +87,9 @@ def unscaled(config: Config) -> Config:
     if config.scale_settings:
         name = config.scale_settings[0]
         raise InputError(
-            f"--{name}={getattr(config, name)}, but the train_step of {config.model} never calls "
-            "self.optimizer.scale_loss(loss): nothing would be scaled. Take the gradient of what "
-            f"that returns, or leave --{name} out."
+            f"{setting(name, getattr(config, name))}, but the train_step of {config.model} never "
+            "calls self.optimizer.scale_loss(loss): nothing would be scaled. Take the gradient of "
+            f"what that returns, or leave {setting(name)} out."
         )
     return dataclasses.replace(config, loss_scale="none")
 
