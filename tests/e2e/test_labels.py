@@ -46,14 +46,14 @@ def test_what_computes_in_16_bits_is_counted_in_both_files(policy, train):
 )
 def test_a_policy_that_nothing_computes_in_is_told(values, tmp_path):
     said = lines_of(tmp_path, policy="mixed_float16", **values)
-    assert "--policy=mixed_float16, but no layer with weights computes in float16. All" in said
+    assert "The policy is mixed_float16, but no layer with weights computes in float16. All" in said
 
 
 def test_the_start_line_says_how_much_and_what_a_pattern_changed(tmp_path):
     said = lines_of(tmp_path, policy="mixed_float16", float32_layers=("conv2", "norm|head"))
     assert "1 of 4 layers with weights compute in float16, with 5.0 % of the parameters" in said
-    assert "--float32_layers=conv2: moved to float32: conv2" in said
-    assert "--float32_layers=norm|head: changes nothing; in float32 anyway: norm1, head" in said
+    assert "Of float32_layers 'conv2': moved to float32: conv2" in said
+    assert "Of float32_layers 'norm|head': changes nothing; in float32 anyway: norm1, head" in said
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,9 @@ NOTHING = dataclasses.replace(COUNTED, layers=0)
         (
             "mixed_bfloat16",
             NOTHING,
-            "--policy=mixed_bfloat16, but no layer with weights computes in bfloat16. All 4 layers",
+            "The policy is mixed_bfloat16, but no layer with weights computes in bfloat16. All 4",
         ),
-        ("float16", NOTHING, "--policy=float16, but no layer with weights compute"),
+        ("float16", NOTHING, "The policy is float16, but no layer with weights"),
     ],
 )
 def test_what_is_said_of_the_count(policy_name, counted, said):
@@ -103,10 +103,10 @@ def test_the_effect_of_patterns():
 @pytest.mark.parametrize(
     ("changed", "anyway", "said"),
     [
-        (["a", "b"], [], "--float32_layers=x: moved to float32: a, b"),
-        ([], ["c", "d"], "--float32_layers=x: changes nothing; in float32 anyway: c, d"),
-        (["a"], ["c"], "--float32_layers=x: moved to float32: a; in float32 anyway: c"),
-        ([], [], "--float32_layers=x: changes nothing"),
+        (["a", "b"], [], "Of float32_layers 'x': moved to float32: a, b"),
+        ([], ["c", "d"], "Of float32_layers 'x': changes nothing; in float32 anyway: c, d"),
+        (["a"], ["c"], "Of float32_layers 'x': moved to float32: a; in float32 anyway: c"),
+        ([], [], "Of float32_layers 'x': changes nothing"),
     ],
 )
 def test_what_is_said_of_an_effect(changed, anyway, said):

@@ -48,7 +48,7 @@ def test_a_message_inside_another_and_across_processes():
     assert (again.field, str(again)) == ("seed", "Cell 3 cannot be run: seed=-1: no.")
 
 
-@pytest.mark.parametrize("room", ["models", "data"])
+@pytest.mark.parametrize("room", ["models", "data", "precision"])
 def test_library_parts_spell_no_flag(room):
     """What they say of a setting is told by `setting`; docstrings may name flags."""
     for path in (PACKAGE / room).rglob("*.py"):

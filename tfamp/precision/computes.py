@@ -49,7 +49,7 @@ def in_words(counted: ComputesIn, policy: str) -> str:
         said = f"All {counted.of_layers} layers with weights compute in float32."
         if asked == "float32":
             return said
-        return f"--policy={policy}, but no layer with weights computes in {asked}. {said}"
+        return f"The policy is {policy}, but no layer with weights computes in {asked}. {said}"
     share = 100 * counted.parameters / counted.of_parameters
     return (
         f"{counted.layers} of {counted.of_layers} layers with weights compute in "
@@ -85,7 +85,7 @@ def float32_effects(model: keras.Model, patterns: Sequence[str]) -> dict[str, Fl
 def effect_in_words(pattern: str, effect: Float32Effect) -> str:
     """A line for the user, of one pattern's effect."""
     changed, anyway = effect.changed, effect.float32_anyway
-    said = f"--float32_layers={pattern}: "
+    said = f"Of float32_layers {pattern!r}: "
     said += f"moved to float32: {', '.join(changed)}" if changed else "changes nothing"
     if anyway:
         said += f"; in float32 anyway: {', '.join(anyway)}"

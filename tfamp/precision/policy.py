@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfamp.precision import keras_internals
-from tfamp.run.errors import InputError
+from tfamp.run.errors import InputError, setting
 
 
 @contextlib.contextmanager
@@ -104,8 +104,8 @@ def force_float32(model: keras.Model, patterns: Sequence[str]) -> list[str]:
         if not matched:
             paths = [path_of(layer) for layer in layers]
             raise InputError(
-                f"--float32_layers: {pattern!r} matches no layer of {model.name!r}. Near it: "
-                f"{', '.join(_near(pattern, paths))}."
+                f"{setting('float32_layers')}: {pattern!r} matches no layer of {model.name!r}. "
+                f"Near it: {', '.join(_near(pattern, paths))}."
             )
         forced.update({path_of(layer): layer for layer in matched})
     for layer in forced.values():
