@@ -10,9 +10,10 @@ written into a copy of the checkout, and the tests that run the mutated line are
 module's own file and the quickest first, until one fails. The checkout itself is never touched.
 
 Left out, as no test should hold them fast: decorators, annotations, docstrings, strings with a
-space in them (prose), upper and lower case of the other strings, and how an exception or a warning
-is called with its message. Added to what mutmut does: a call whose value nobody uses is dropped;
-what stands at the top of a module and in decorated functions is mutated too.
+space in them (prose), upper and lower case of the other strings, whether a zip is strict, and how
+an exception or a warning is called with its message. Added to what mutmut does: a call whose value
+nobody uses is dropped; what stands at the top of a module and in decorated functions is mutated
+too.
 
 A test is asked if it runs the line in this process; those that start processes of their own, and
 those marked slow, are not. What was found is kept in .mutants/: the same command goes on where it
@@ -38,7 +39,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0 if no mutant survived, 1 if some did, 2 if it could not begin."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not options.modules:
+        if not options.score:
+            parser.error("name modules, or with --score the file whose page is to be made anew")
+        score.write_page(options.score)
+        return 0
     modules = [_module(name) for name in options.modules]
     folders = options.tests or sorted({_tests_of(module) for module in modules})
     with trial.copy_of_checkout(ROOT) as copy:
@@ -57,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             scores[-1].command = _command(module, folders, options)
             print(f"\n{scores[-1]}", flush=True)
     if options.score:
+        # An empty module has no mutants and no score.
+        scores = [each for each in scores if each.tried]
         score.update(options.score, scores, _versions())
     return int(any(each.survivors for each in scores))
 
@@ -65,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("modules", nargs="+", metavar="MODULE", help="such as tfamp/run/config.py")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="such as tfamp/run/config.py")
     parser.add_argument(
         "--tests",
         nargs="+",
@@ -86,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=60,
         metavar="SECONDS",
-        help="how long a mutant may run besides five times what its tests take (default 60)",
+        help="how long a mutant may run besides ten times what its tests take (default 60)",
     )
     parser.add_argument("--sample", type=int, metavar="N", help="try N mutants of each module")
     parser.add_argument("--seed", type=int, default=0, help="which N those are (default 0)")
@@ -95,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help=f"write the modules' scores into FILE, such as {score.SCORE}, and the "
-        "survivors into the page beside it; their explanations stay",
+        "survivors into the page beside it; their explanations stay. Without a module: makes the "
+        "page anew, after an explanation was written into FILE",
     )
     parser.add_argument(
         "--session",
@@ -165,7 +175,7 @@ def _try_module(
         if outcome is None:
             asked = trial.asked_of(mutant, module, tests, options.limit_s)
             # Other work on the machine must make no mutant time out.
-            seconds = options.timeout_s + 5 * sum(tests[name].seconds for name in asked)
+            seconds = options.timeout_s + 10 * sum(tests[name].seconds for name in asked)
             outcome = trial.SURVIVED
             if asked:
                 outcome = trial.outcome_of(copy, module, mutant, asked, seconds)

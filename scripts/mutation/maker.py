@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import libcst
 import mutmut.mutation.file_mutation
@@ -60,23 +61,35 @@ def _dropped_call(node: libcst.Expr) -> Iterator[libcst.Expr]:
 class _Visitor(mutmut.mutation.file_mutation.MutationVisitor):
     """mutmut's visitor, with the script's choice of what to leave out."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._in_prose: set[libcst.CSTNode] = set()
+
     def _skip_node_and_children(self, node: libcst.CSTNode) -> bool:
+        if isinstance(node, libcst.ConcatenatedString):
+            # What is broken over lines is prose, whatever each piece looks like.
+            self._in_prose |= {node.left, node.right}
         if isinstance(node, libcst.FunctionDef) and node.decorators:
             # mutmut passes over these as its wrappers cannot hold them; here nothing is wrapped.
             node = node.with_changes(decorators=())
         is_alias = isinstance(node, libcst.AnnAssign) and "TypeAlias" in _words(
             node.annotation.annotation
         )
-        return is_alias or super()._skip_node_and_children(node)
+        is_strict = isinstance(node, libcst.Arg) and _is_strict(node)
+        return is_alias or is_strict or super()._skip_node_and_children(node)
 
     def _create_mutations(self, node: libcst.CSTNode) -> None:
         before = len(self.mutations)
         super()._create_mutations(node)
         if isinstance(node, libcst.SimpleString):
             # The first is the string between two XX, the others change its case.
-            del self.mutations[before + (" " not in node.value) :]
-        if isinstance(node, libcst.Call) and _is_message(node):
-            del self.mutations[before:]
+            is_prose = " " in node.value or node in self._in_prose
+            del self.mutations[before + (not is_prose) :]
+        if isinstance(node, libcst.Call):
+            made = [] if _is_message(node) else self.mutations[before:]
+            self.mutations[before:] = [
+                mutation for mutation in made if _strict(mutation.mutated_node) == _strict(node)
+            ]
 
 
 def _is_message(call: libcst.Call) -> bool:
@@ -84,6 +97,17 @@ def _is_message(call: libcst.Call) -> bool:
         isinstance(argument.value, libcst.ConcatenatedString | libcst.FormattedString)
         for argument in call.args
     )
+
+
+def _strict(node: libcst.CSTNode) -> list[str]:
+    """The argument that says whether a zip is strict, an assertion that always holds."""
+    if not isinstance(node, libcst.Call):
+        return []
+    return [_words(argument.value) for argument in node.args if _is_strict(argument)]
+
+
+def _is_strict(argument: libcst.Arg) -> bool:
+    return argument.keyword is not None and argument.keyword.value == "strict"
 
 
 def _words(node: libcst.CSTNode) -> str:

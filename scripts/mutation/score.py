@@ -108,6 +108,11 @@ def update(file: Path, measured: Sequence[ModuleScore], versions: dict[str, str]
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(score, indent=1, ensure_ascii=False) + "\n")
+    write_page(file)
+
+
+def write_page(file: Path) -> None:
+    """Writes the page of a score file beside it."""
     page_of(file).write_text(page(read(file)))
 
 

@@ -135,3 +135,16 @@ def test_first_non_finite_counts_none_entries(bad, has_nan):
     index, found_nan = both(gradients.first_non_finite, grads)
     assert (index, found_nan) == (2, has_nan)
     assert gradients.first_non_finite(grads[:2])[0].numpy() == -1
+
+
+def test_the_figures_of_a_step_are_of_the_unscaled_norm_and_of_all_entries():
+    scaled = [tf.constant([6.0, 0.0]), None, tf.constant([8.0, 0.0])]
+    figures, is_finite = gradients.gradient_figures(scaled, tf.constant(2.0), True)
+    assert {name: value.numpy() for name, value in figures.items()} == {
+        "grad_norm": 5.0, "grad_zero_fraction": 0.5, "grad_non_finite_fraction": 0.0,
+    }  # fmt: skip
+    assert is_finite.numpy()
+    bad = [tf.constant([math.inf, 0.0, 1.0, 1.0])]
+    figures, is_finite = gradients.gradient_figures(bad, tf.constant(2.0), True)
+    assert (figures["grad_non_finite_fraction"].numpy(), is_finite.numpy()) == (0.25, False)
+    assert set(gradients.gradient_figures(bad, tf.constant(2.0), False)[0]) == {"grad_norm"}

@@ -66,3 +66,17 @@ def test_a_write_touches_one_row_and_no_more(jit_compile):
     # Nothing as long as the buffer is read, made or written.
     shapes = [tensor.shape for op in operations for tensor in op.outputs]
     assert all(1000 not in (shape.as_list() if shape.rank else []) for shape in shapes)
+
+
+def test_a_step_that_breaks_off_leaves_no_entry():
+    history = StepHistory(2)
+
+    @tf.function
+    def step(matrix):
+        # Long enough for a count that waits for nothing to be first.
+        loss = tf.debugging.check_numerics(tf.reduce_sum(matrix @ matrix @ matrix), "planted")
+        history.write({name: loss if name == "loss" else 0.0 for name in fields()})
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="planted"):
+        step(tf.fill([600, 600], np.float32("nan")))
+    assert history.read()[0] == 0

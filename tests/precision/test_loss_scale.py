@@ -379,3 +379,23 @@ def test_no_gradients_are_no_step(kind):
 def test_gradients_that_are_all_none(kind):
     with pytest.raises(ValueError, match=r"no gradient for any of 1 variables: all are None\. Com"):
         kind(keras.optimizers.SGD(0.5)).apply([None], [keras.Variable([1.0])])
+
+
+def test_whether_the_last_call_was_a_skip():
+    inner = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    optimizer = tfamp.LossScaleOptimizer(inner, 8.0)
+    weight = keras.Variable([1.0])
+    found = []
+    for gradient in (INF, 1.0, 1.0, 1.0):
+        optimizer.apply([tf.constant([gradient])], [weight])
+        found.append(bool(optimizer.has_skipped()))
+    # The third call is of a group that is not complete.
+    assert found == [False, True, False, False]
+
+
+def test_the_books_of_an_optimizer_have_the_starts_of_its_rules():
+    optimizer = tfamp.LossScaleOptimizer(keras.optimizers.SGD(1.0), 8.0, history=3)
+    assert (optimizer.scale, optimizer.growth_counter, optimizer.history_size) == (8.0, 0, 3)
+    assert (optimizer.accumulates, optimizer.accumulation_steps) == (False, 1)
+    assert (optimizer.is_scaling, optimizer.notes_losses) == (True, False)
+    assert tfamp.LossScaleOptimizer("sgd").scale == 2.0**15

@@ -92,6 +92,16 @@ def test_a_bad_microbatch_anywhere_in_a_group():
         assert all(np.isfinite(value).all() for value in averages(model))
 
 
+def test_an_overflow_at_the_end_of_a_group_undoes_its_last_microbatch():
+    targets = TARGETS.copy()
+    targets[48:64] = 1e9
+    model = trained(INPUTS[:64], accumulation=2, targets=targets[:64])
+    assert (model.optimizer.skipped_total, model.optimizer.skipped_non_finite_loss) == (1, 0)
+    three = trained(INPUTS[:48], accumulation=2, targets=TARGETS[:48])
+    for ours, expected in zip(averages(model), averages(three), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
 def test_the_model_is_left_as_it_was_also_after_an_error():
     model = trained(INPUTS)
     assert "train_step" not in vars(model)

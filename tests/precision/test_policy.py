@@ -26,12 +26,16 @@ def test_the_global_policy_is_put_back_even_after_an_error(name):
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("enabled", [True, False])
-def test_tf32_is_set_and_put_back(enabled):
-    before = tf.config.experimental.tensor_float_32_execution_enabled()
-    with policy.tf32(enabled):
-        assert tf.config.experimental.tensor_float_32_execution_enabled() is enabled
-    assert tf.config.experimental.tensor_float_32_execution_enabled() is before
+def test_tf32_is_set_and_put_back(before, enabled):
+    tf.config.experimental.enable_tensor_float_32_execution(before)
+    try:
+        with policy.tf32(enabled):
+            assert tf.config.experimental.tensor_float_32_execution_enabled() is enabled
+        assert tf.config.experimental.tensor_float_32_execution_enabled() is before
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The mutants that scripts/mutants.py makes, how it tries them, and the score."""
+"""The mutants that scripts/mutants.py makes, how it tries them, and the score that is committed."""
 
 from __future__ import annotations
 
@@ -71,10 +71,17 @@ def test_constants_properties_and_calls_for_their_effect_are_mutated():
         "Number: TypeAlias = int | float\n",
         "def f(x):\n    raise ValueError(f'{x} is not allowed.')\n",
         "def f():\n    return 'All is well.'\n",
+        "def f():\n    return (\n        f'Call {f} in '\n        'strategy.run().'\n    )\n",
     ],
 )
 def test_what_no_test_should_hold_fast_is_left_alone(code):
     assert changes(code) == set()
+
+
+def test_a_zip_stays_as_strict_as_it_is():
+    found = changes("pairs = zip(a, b, strict=True)\n")
+    assert "pairs = zip(a, None, strict=True)" in found
+    assert all("strict=True" in change for change in found - {"pairs = None"})
 
 
 def test_a_string_without_a_space_has_one_mutant():
@@ -112,12 +119,9 @@ def test_it_ends():
 def checkout(tmp_path):
     """A repository with one module of its own, and tests of some of it."""
     root = tmp_path / "checkout"
-    (root / "tfamp" / "training").mkdir(parents=True)
-    (root / "tfamp" / "sums").mkdir()
+    (root / "tfamp" / "sums").mkdir(parents=True)
     (root / "tests" / "sums").mkdir(parents=True)
     shutil.copytree(ROOT / "scripts", root / "scripts")
-    startup = Path("tfamp", "training", "startup.py")
-    shutil.copy(ROOT / startup, root / startup)
     (root / "tfamp" / "__init__.py").touch()
     (root / "tfamp" / "sums" / "adder.py").write_text(ADDER)
     (root / "tests" / "sums" / "test_adder.py").write_text(TESTS)

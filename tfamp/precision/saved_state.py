@@ -107,7 +107,7 @@ class SavedState:
             self._check_scale(saved)
         elif count == bare and not is_ours:
             own, inner = [], numbered
-        elif all(value.ndim == 0 for value in numbered) and not np.any(numbered[:1]):
+        elif not is_ours and all(v.ndim == 0 for v in numbered) and not np.any(numbered[:1]):
             return  # An optimizer that was never built: it holds no step's state.
         else:
             raise ValueError(
