@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests.marks import slow
+from tests.messages import says
 from tfamp.data import embedded, registry
 from tfamp.run.errors import InputError, as_flag
 
@@ -149,23 +149,27 @@ def test_distributed_batches_are_shares_of_the_global_batch():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("fashion_mnist_mini", {"batch_size": 5001}, r"--batch_size=5001 .* 5000 .* or less"),
-        ("synthetic", {"num_examples": 8}, r"--batch_size=32 is more than the 8"),
-        ("synthetic", {"batch_size": 0}, r"--batch_size=0: it must be 1 or more"),
-        ("synthetic", {"image_size": 4}, r"--image_size=4: it must be 8 or more"),
-        ("synthetic", {"num_classes": 1}, r"--num_classes=1: it must be from 2"),
-        ("synthetic", {"num_examples": 0}, r"--num_examples=0: it must be 1 or more"),
-        ("fashion_mnist_mini", {"num_classes": 10}, r"--num_classes=10 .* --dataset=synthetic"),
-        ("cifar100", {"num_examples": 10}, r"--num_examples=10 .* --dataset=synthetic"),
-        ("fashion_mnist_mini", {"augment": "cutmix"}, r"'cutmix'.*--augment takes: none, flip"),
-        ("fashion-mnist-mini", {}, r"Did you mean 'fashion_mnist_mini'.*--dataset takes"),
-        ("", {}, r"'' is no dataset name"),
+        ("fashion_mnist_mini", {"batch_size": 5001}, ("--batch_size=5001", 5000)),
+        ("synthetic", {"num_examples": 8}, ("--batch_size=32", 8)),
+        ("synthetic", {"batch_size": 0}, ("--batch_size=0", 1)),
+        ("synthetic", {"image_size": 4}, ("--image_size=4", 8)),
+        ("synthetic", {"num_classes": 1}, ("--num_classes=1", 2)),
+        ("synthetic", {"num_examples": 0}, ("--num_examples=0", 1)),
+        ("fashion_mnist_mini", {"num_classes": 10}, ("--num_classes=10", "--dataset=synthetic")),
+        ("cifar100", {"num_examples": 10}, ("--num_examples=10", "--dataset=synthetic")),
+        (
+            "fashion_mnist_mini",
+            {"augment": "cutmix"},
+            ("'cutmix'", "'mixup_cutmix'", "--augment"),
+        ),
+        ("fashion-mnist-mini", {}, ("'fashion-mnist-mini'", "'fashion_mnist_mini'", "--dataset")),
+        ("", {}, ("''", "--dataset")),
     ],
 )
 def test_bad_values_are_refused_at_the_door(name, arguments, message):
     with pytest.raises(InputError) as raised:
         load(name, **arguments)
-    assert re.search(message, raised.value.told(as_flag))
+    assert says(raised.value.told(as_flag), *message)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 from short_runs import HERE, ODD, TINY
 
 from tests.marks import slow
+from tests.messages import says
 from tfamp import train as command
 from tfamp.run import records
 from tfamp.run.config import declarations
@@ -21,6 +23,14 @@ ROOT = Path(__file__).parents[2]
 FILE = HERE / "tiny_model.py"
 ODD_LINES = Path(ODD).read_text().splitlines()
 LOOPS = ("fit", "custom")
+# Each function, loop and policy once; the other cases are slow.
+FROZEN = (
+    ("frozen", "fit", "float32"),
+    ("frozen", "custom", "bfloat16"),
+    ("frozen_layers", "custom", "mixed_float16"),
+)
+HUGE = "99999999999999999999"
+LONG = 256 * "a"
 FINISHED = '{"written_by": "tfamp", "status": "completed"}'
 ROW = '{"kind": "step", "step": 1, "epoch": 0}\n'
 SHORT = (
@@ -65,17 +75,17 @@ def message_in(stderr):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--polcy=float16"], "Unknown command line flag 'polcy'. Did you mean: policy"),
-        (["--policy=mixed_float61"], "Unknown policy 'mixed_float61'. Did you mean 'mixed_float16"),
-        (["--model=resnet21"], "Unknown model 'resnet21'. Did you mean 'resnet20'?"),
+        (["--polcy=float16"], ("flag 'polcy'", "policy")),
+        (["--policy=mixed_float61"], ("'mixed_float61'", "'mixed_float16'", "--policy")),
+        (["--model=resnet21"], ("'resnet21'", "'resnet20'", "--model")),
         # Said once TensorFlow is there.
-        slow([f"--model={FILE}:no_model"], "the function returned int, not a keras.Model"),
+        slow([f"--model={FILE}:no_model"], (f"{FILE}:no_model", "int", "keras.Model")),
     ],
 )
 def test_a_refusal_is_one_message_and_exit_code_2(arguments, expected, tmp_path):
     done = in_a_process(*arguments, f"--logdir={tmp_path}/logs")
     assert done.returncode == 2
-    assert expected in message_in(done.stderr)
+    assert says(message_in(done.stderr), *expected)
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "logs").exists()
 
@@ -105,111 +115,124 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
     ("arguments", "expected"),
     [
         # Names.
-        ("--policy=fp16", r"Unknown policy 'fp16'\. .*--policy takes: float32, mixed_float16"),
-        ("--model=vit_tony", r"Unknown model 'vit_tony'\. Did you mean 'vit_tiny'\?"),
-        ("--dataset=fashion-mnist", r"'fashion-mnist' is no dataset name\. Did you mean 'fashion"),
-        ("--dataset=cifar1000", r"Unknown dataset 'cifar1000'\. Did you mean 'cifar100?'"),
-        ("--augment=mixup", r"Unknown augmentation 'mixup'\. Did you mean 'mixup_cutmix'\?"),
-        ("--optimizer=adam", r"Unknown optimizer 'adam'\. Did you mean 'adamw'\?"),
-        ("--epoch=3", r"Unknown command line flag 'epoch'\. Did you mean: epochs"),
+        ("--policy=fp16", ("'fp16'", "--policy", "float32", "mixed_float16")),
+        ("--model=vit_tony", ("'vit_tony'", "'vit_tiny'", "--model")),
+        ("--dataset=fashion-mnist", ("'fashion-mnist'", "'fashion_mnist'", "--dataset")),
+        ("--dataset=cifar1000", ("'cifar1000'", "'cifar10", "--dataset")),
+        ("--augment=mixup", ("'mixup'", "'mixup_cutmix'", "--augment")),
+        ("--optimizer=adam", ("'adam'", "'adamw'", "--optimizer")),
+        ("--epoch=3", ("flag 'epoch'", "epochs")),
         # Sizes.
-        ("--epochs=0", r"--epochs=0: it must be 1 or more"),
-        ("--epochs=-1", r"--epochs=-1: it must be 1 or more"),
-        ("--batch_size=0", r"--batch_size=0: it must be 1 or more"),
-        ("--batch_size=-64", r"--batch_size=-64: it must be 1 or more"),
-        ("--batch_size=5001", r"--batch_size=5001 is more than the 5000 training examples"),
-        ("--image_size=0", r"--image_size=0: it must be 8 or more"),
-        ("--image_size=-28", r"--image_size=-28: it must be 8 or more"),
-        ("--steps_per_epoch=0", r"--steps_per_epoch=0: it must be 1 or more"),
-        ("--num_examples=-1 --dataset=synthetic", r"--num_examples=-1: it must be 1 or more"),
-        ("--num_classes=1 --dataset=synthetic", r"--num_classes=1: it must be from 2 to"),
-        ("--num_classes=10", r"--num_classes=10 does not go with --dataset=fashion_mnist_mini"),
-        ("--num_examples=9", r"--num_examples=9 does not go with --dataset=fashion_mnist_mini"),
-        ("--learning_rate=0", r"--learning_rate=0: it must be above 0"),
-        ("--learning_rate=nan", r"--learning_rate=nan: it must be above 0"),
-        ("--log_every=0", r"--log_every=0: it must be from 1"),
-        ("--steps_per_execution=99 --steps_per_epoch=9", r"exceeds the 9 steps of an epoch"),
-        ("--profile_steps=9,3", r"--profile_steps=9,3: give the first and the last step"),
+        ("--epochs=0", ("--epochs=0", 1)),
+        ("--epochs=-1", ("--epochs=-1", 1)),
+        ("--batch_size=0", ("--batch_size=0", 1)),
+        ("--batch_size=-64", ("--batch_size=-64", 1)),
+        ("--batch_size=5001", ("--batch_size=5001", 5000)),
+        ("--image_size=0", ("--image_size=0", 8)),
+        ("--image_size=-28", ("--image_size=-28", 8)),
+        ("--steps_per_epoch=0", ("--steps_per_epoch=0", 1)),
+        ("--num_examples=-1 --dataset=synthetic", ("--num_examples=-1", 1)),
+        ("--num_classes=1 --dataset=synthetic", ("--num_classes=1", 2, 1000000)),
+        ("--num_classes=10", ("--num_classes=10", "--dataset=fashion_mnist_mini")),
+        ("--num_examples=9", ("--num_examples=9", "--dataset=fashion_mnist_mini")),
+        ("--learning_rate=0", ("--learning_rate=0", "above 0")),
+        ("--learning_rate=nan", ("--learning_rate=nan", "above 0")),
+        ("--log_every=0", ("--log_every=0", 1, 1000000)),
+        ("--steps_per_execution=99 --steps_per_epoch=9", ("--steps_per_execution=99", "9 steps")),
+        ("--profile_steps=9,3", ("--profile_steps=9,3", "first", "last", "--profile_steps=")),
         # Numbers that nothing holds.
-        ("--seed=99999999999999", r"--seed=99999999999999: it must be from 0 to 4294967295\."),
-        ("--seed=-1", r"--seed=-1: it must be from 0"),
-        ("--epochs=99999999999999999999", r"--epochs=9+: it must be 2147483647 or less"),
-        ("--steps_per_epoch=99999999999999999999", r"--steps_per_epoch=9+: it must be 2147"),
-        ("--warmup_steps=99999999999999999999", r"--warmup_steps=9+: it must be 21474"),
-        ("--log_every=100000000000", r"--log_every=100000000000: it must be from 1 to 1000000\."),
-        ("--learning_rate=1e39", r"--learning_rate=1e\+39: float32 does not hold it"),
-        ("--learning_rate=1e-50", r"--learning_rate=1e-50: float32 does not hold it"),
-        ("--learning_rate=inf", r"--learning_rate=inf: float32 does not hold it"),
-        ("--weight_decay=1e39", r"--weight_decay=1e\+39: float32 does not hold it"),
-        ("--clip_global_norm=1e-46", r"--clip_global_norm=1e-46: float32 does not hold it"),
-        ("--image_size=100000", r"--image_size=100000: a batch of 50 .* takes 1,8\d\d GiB"),
+        ("--seed=99999999999999", ("--seed=99999999999999", 0, 4294967295)),
+        ("--seed=-1", ("--seed=-1", 0, 4294967295)),
+        (f"--epochs={HUGE}", (f"--epochs={HUGE}", 2147483647)),
+        (f"--steps_per_epoch={HUGE}", (f"--steps_per_epoch={HUGE}", 2147483647)),
+        (f"--warmup_steps={HUGE}", (f"--warmup_steps={HUGE}", 2147483647)),
+        ("--log_every=100000000000", ("--log_every=100000000000", 1, 1000000)),
+        ("--learning_rate=1e39", ("--learning_rate=1e+39", "float32", "3.4e+38")),
+        ("--learning_rate=1e-50", ("--learning_rate=1e-50", "float32", "1.18e-38")),
+        ("--learning_rate=inf", ("--learning_rate=inf", "float32", "3.4e+38")),
+        ("--weight_decay=1e39", ("--weight_decay=1e+39", "float32", "3.4e+38")),
+        ("--clip_global_norm=1e-46", ("--clip_global_norm=1e-46", "float32", "1.18e-38")),
+        ("--image_size=100000", ("--image_size=100000", "batch of 50", "GiB")),
         (
             "--dataset=synthetic --num_classes=1000000000",
-            r"--num_classes=1000000000: it must be from 2 to 1000000\.",
+            ("--num_classes=1000000000", 2, 1000000),
         ),
-        ("--dataset=synthetic --num_examples=99999999999999999999", r"--num_examples=9+: it must"),
-        ("--profile_steps=5,6", r"--profile_steps=5,6: the run has 4 steps, so nothing would be"),
+        (f"--dataset=synthetic --num_examples={HUGE}", (f"--num_examples={HUGE}", 2147483647)),
+        ("--profile_steps=5,6", ("--profile_steps=5,6", "4 steps")),
         # Words that are none.
-        ("--jit_compile=maybe", r"--jit_compile=maybe: it must be on or off"),
-        ("--logdir=", r"--logdir='': give a folder"),
-        ("--logdir=~nobody-here/runs", r"--logdir=~nobody-here/runs: there is no such user's home"),
-        (f"--logdir=/tmp/{'a' * 256}", r"/tmp/a+/run can be no folder: File name too long\. Set"),
-        (f"--run_name={'a' * 256}", r"a folder's name takes 255 bytes at most\. Set a shorter"),
-        ("--flagfile=/absent.flags", r"^Unable to open flagfile: .*'/absent\.flags'"),
+        ("--jit_compile=maybe", ("--jit_compile=maybe", "on", "off")),
+        ("--logdir=", ("--logdir=''", "folder")),
+        ("--logdir=~nobody-here/runs", ("--logdir=~nobody-here/runs", "user")),
+        (f"--logdir=/tmp/{LONG}", (f"/tmp/{LONG}/run", "File name too long", "--logdir")),
+        (f"--run_name={LONG}", (LONG, 255, "--run_name")),
+        ("--flagfile=/absent.flags", ("flagfile", "'/absent.flags'")),
         # Loss scaling.
-        ("--policy=float16 --loss_scale=1e39", r"--loss_scale=1e39: .*below 2.127"),
-        ("--policy=float16 --loss_scale=1e-46", r"--loss_scale=1e-46: .*below 2.127"),
-        ("--policy=float16 --min_loss_scale=1e-40", r"--min_loss_scale=1e-40: it must be 2\^-126"),
-        ("--policy=float16 --max_loss_scale=1e39", r"--max_loss_scale=1e\+39: it must be 2\^-126"),
+        ("--policy=float16 --loss_scale=1e39", ("--loss_scale=1e39", "2^-126", "2^127")),
+        ("--policy=float16 --loss_scale=1e-46", ("--loss_scale=1e-46", "2^-126", "2^127")),
         (
-            "--policy=float16 --loss_scale_growth_steps=99999999999999999999",
-            r"--loss_scale_growth_steps=9+: it must be 2147483647 or",
+            "--policy=float16 --min_loss_scale=1e-40",
+            ("--min_loss_scale=1e-40", "2^-126", "2^127"),
         ),
-        ("--policy=float16 --loss_scale=-1", r"--loss_scale=-1: it takes 'dynamic', 'none' or a"),
-        ("--loss_scale=1024", r"--loss_scale=1024.* computes in float16|only float16 needs"),
+        (
+            "--policy=float16 --max_loss_scale=1e39",
+            ("--max_loss_scale=1e+39", "2^-126", "2^127"),
+        ),
+        (
+            f"--policy=float16 --loss_scale_growth_steps={HUGE}",
+            (f"--loss_scale_growth_steps={HUGE}", 2147483647),
+        ),
+        (
+            "--policy=float16 --loss_scale=-1",
+            ("--loss_scale=-1", "'dynamic'", "'none'", "--loss_scale=1024"),
+        ),
+        ("--loss_scale=1024", ("--loss_scale=1024", "computes in float16")),
         (
             "--policy=bfloat16 --initial_loss_scale=1024 --model=resnet20",
-            r"--initial_loss_scale with --policy=bfloat16: only float16 needs a loss scale",
+            ("--initial_loss_scale", "--policy=bfloat16", "mixed_float16", "float16"),
         ),
         (
             "--policy=mixed_bfloat16 --max_skipped_in_a_row=3 --model=resnet20",
-            r"--max_skipped_in_a_row with --policy=mixed_bfloat16: only float16 needs",
+            ("--max_skipped_in_a_row", "--policy=mixed_bfloat16", "mixed_float16", "float16"),
         ),
-        ("--policy=float32 --loss_scale=1024 --model=resnet20", r"only float16 needs a loss scale"),
-        ("--policy=float16 --min_loss_scale=65536", r"--initial_loss_scale=32768 lies outside"),
+        (
+            "--policy=float32 --loss_scale=1024 --model=resnet20",
+            ("--loss_scale=1024", "--policy=float32", "mixed_float16", "float16"),
+        ),
+        (
+            "--policy=float16 --min_loss_scale=65536",
+            ("--initial_loss_scale=32768", "--min_loss_scale=65536", "--max_loss_scale="),
+        ),
         # Images that a model cannot take.
-        ("--image_size=4", r"--image_size=4: it must be 8 or more"),
-        ("--image_size=4 --model=vit_tiny", r"--image_size=4: it must be 8 or more"),
-        ("--image_size=30 --model=vit_tiny", r"30x30 pixels cannot be cut into .* --image_size=28"),
+        ("--image_size=4", ("--image_size=4", 8)),
+        ("--image_size=4 --model=vit_tiny", ("--image_size=4", 8)),
+        ("--image_size=30 --model=vit_tiny", ("30x30", "--image_size=28")),
         # Models of the user's.
-        ("--model=absent.py:net", r"absent\.py does not exist"),
-        (f"--model={FILE}:tinny", r"has no function 'tinny'\. Did you mean 'tiny'\?"),
-        (f"--model={FILE}:no_model", r"the function returned int, not a keras\.Model"),
-        (f"--model={FILE}:too_narrow", r"output is shape \(None, 9\); it must be .*\(None, 10\)"),
-        (f"--model={FILE}", r"the part after the last colon must name a function"),
-        (f"--model={ODD}:whole_numbers", r"the model's output is int32, which has no gradient"),
+        ("--model=absent.py:net", ("absent.py", "--model", "path/to/file.py:function")),
+        (f"--model={FILE}:tinny", (FILE, "'tinny'", "'tiny'")),
+        (f"--model={FILE}:no_model", (f"{FILE}:no_model", "int", "keras.Model")),
+        (f"--model={FILE}:too_narrow", (f"{FILE}:too_narrow", "(None, 9)", "(None, 10)")),
+        (f"--model={FILE}", (FILE, "last colon", "function")),
+        (f"--model={ODD}:whole_numbers", (f"{ODD}:whole_numbers", "output", "int32")),
         *(
-            (
-                f"--model={ODD}:{function} --loop={loop} --policy={policy}",
-                r"none of the 2 weights of '\w+' is trainable, so there is nothing to train\. Set",
+            (pytest.param if case in FROZEN else slow)(
+                "--model={}:{} --loop={} --policy={}".format(ODD, *case),
+                ("2 weights", "trainable"),
             )
-            for function, loop, policy in (
-                ("frozen", "fit", "float32"),
-                ("frozen", "custom", "bfloat16"),
-                ("frozen_layers", "custom", "mixed_float16"),
+            for case in itertools.product(
+                ("frozen", "frozen_layers"), LOOPS, ("float32", "mixed_float16", "bfloat16")
             )
         ),
-        ("--float32_layers=conv7", r"'conv7' matches no layer of 'tiny'\. Near it: conv\d"),
+        ("--float32_layers=conv7", ("--float32_layers", "'conv7'", "'tiny'", "conv1")),
         # Sets of TFDS's.
-        ("--dataset=imdb_reviews", r"--dataset=imdb_reviews is no image classification set: its"),
-        ("--dataset=voc", r"--dataset=voc is no image classification set"),
+        ("--dataset=imdb_reviews", ("--dataset=imdb_reviews", "image classification", "Text")),
+        ("--dataset=voc", ("--dataset=voc", "image classification")),
     ],
 )
 def test_what_is_refused_at_the_door(arguments, expected, tmp_path, capsys):
     code = in_this_process(*SHORT, f"--logdir={tmp_path}/logs", *arguments.split())
     said = capsys.readouterr()
     assert code == 2, said
-    assert re.search(expected, message_in(said.err))
+    assert says(message_in(said.err), *expected)
     # Nothing is left behind.
     assert not (tmp_path / "logs").exists()
 
@@ -243,7 +266,7 @@ def test_a_finished_run_is_not_touched(arguments, tmp_path, capsys):
     assert in_this_process(*SHORT, f"--logdir={tmp_path}", *arguments) == 2
     message = message_in(capsys.readouterr().err)
     if not arguments:
-        assert f"{run} holds a finished run. Set --overwrite" in message
+        assert says(message, run, "finished", "--overwrite")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -278,7 +301,7 @@ def test_a_folder_of_the_users_own_is_refused(overwrite, tmp_path, capsys, monke
     assert in_this_process(*SHORT, "--logdir=.", *overwrite) == 2
     message = message_in(capsys.readouterr().err)
     assert "checkpoints/, config.json, train/cats/, validation/dogs/" in message
-    assert message.endswith("Set another --run_name or --logdir.")
+    assert says(message, "run", "--run_name", "--logdir")
     assert all((tmp_path / "run" / name).read_text() == "mine" for name in files)
     assert sum(path.is_file() for path in tmp_path.rglob("*")) == len(files)
 
@@ -286,7 +309,7 @@ def test_a_folder_of_the_users_own_is_refused(overwrite, tmp_path, capsys, monke
 def test_a_flagfile_that_is_no_text(tmp_path, capsys):
     (tmp_path / "picture.flags").write_bytes(b"\xff\xd8\xff\xe0")
     assert in_this_process(f"--flagfile={tmp_path}/picture.flags") == 2
-    assert message_in(capsys.readouterr().err).startswith("--flagfile: it is no text in UTF-8")
+    assert says(message_in(capsys.readouterr().err), "--flagfile", "UTF-8")
 
 
 def test_numbers_out_of_range_cost_no_import_of_tensorflow(tmp_path):
@@ -312,7 +335,7 @@ def test_a_model_file_below_the_home_folder(tmp_path, capsys, monkeypatch):
     arguments = [a for a in SHORT if not a.startswith("--model")]
     model = "--model=~/tiny_model.py:no_model"
     assert in_this_process(*arguments, model, f"--logdir={tmp_path}") == 2
-    assert "the function returned int" in message_in(capsys.readouterr().err)
+    assert says(message_in(capsys.readouterr().err), model, "int", "keras.Model")
 
 
 def test_ctrl_c_while_tensorflow_is_loaded(tmp_path, capsys, monkeypatch):
@@ -321,8 +344,8 @@ def test_ctrl_c_while_tensorflow_is_loaded(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(command.startup, "import_tensorflow", pressed)
     assert in_this_process(*SHORT, f"--logdir={tmp_path}/logs") == 130
-    said = capsys.readouterr().err
-    assert said == "\nInterrupted while TensorFlow was loaded: nothing was run.\n"
+    (said,) = capsys.readouterr().err.split("\n")[1:-1]
+    assert says(said, "Interrupted", "TensorFlow")
     assert not (tmp_path / "logs").exists()
 
 
@@ -333,10 +356,8 @@ def test_sys_exit_in_the_users_function_is_a_failed_run(tmp_path, capsys):
     line = ODD_LINES.index("    sys.exit(3)") + 1
     said = f"sys.exit(3) was called at {ODD}, line {line}"
     assert in_this_process(*SHORT, f"--model={ODD}:exits", f"--logdir={tmp_path}") == 1
-    assert capsys.readouterr().err == (
-        f"\nThe run failed: {said}, by code that --model={ODD}:exits runs. "
-        f"Raise an exception there instead. {tmp_path}/run/result.json says so too.\n"
-    )
+    (message,) = capsys.readouterr().err.split("\n")[1:-1]
+    assert says(message, said, f"--model={ODD}:exits", "exception", f"{tmp_path}/run/result.json")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["status"], result["error"]) == ("failed", f"ExitCalled: {said}")
 
@@ -360,7 +381,7 @@ def test_sys_exit_at_import_of_the_users_file_is_bad_input(tmp_path, capsys):
     arguments = (*SHORT, f"--model={file}:net", f"--logdir={tmp_path}/logs")
     assert in_this_process(*arguments) == 2
     message = message_in(capsys.readouterr().err)
-    assert f"{file} fails to import: it called sys.exit(3) at {file}, line 2." in message
+    assert says(message, file, "sys.exit(3)", file, "line 2")
 
 
 @pytest.mark.parametrize(
@@ -386,7 +407,7 @@ def test_an_error_in_training(loop, tmp_path, capsys):
     assert in_this_process(*arguments, f"--logdir={tmp_path}") == 1
     said = capsys.readouterr()
     assert "Traceback" in said.err
-    assert f"The run failed; the error is in {tmp_path}/run/result.json too." in said.err
+    assert says(said.err.splitlines()[-1], "failed", f"{tmp_path}/run/result.json")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "failed"
     assert "planted fault" in result["error"]
@@ -433,11 +454,10 @@ def test_a_collapse_of_the_loss_scale(loop, tmp_path, capsys):
     assert in_this_process(*SHORT, *arguments) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert "\nThe run failed. Loss scaling collapsed at step 2: " in said
-    assert "The first non-finite gradient is that of '" in said
+    assert says(said, "failed", "collapsed", "step 2", "gradient", "/kernel'")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["status"] == "failed"
-    assert result["error"].startswith("LossScaleCollapse: Loss scaling collapsed at step 2")
+    assert result["error"].startswith("LossScaleCollapse: ") and says(result["error"], "step 2")
 
 
 def test_data_that_breaks_ends_as_failed(tmp_path, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from short_runs import HERE, TINY
 
+from tests.messages import says
 from tests.sweeping.stand_ins import stand_in_command
 from tfamp import sweep
 
@@ -93,25 +94,22 @@ def test_finished_cells_are_passed_over(run, tmp_path):
     before = files(tmp_path / A)
     code, lines, _ = run(tmp_path)
     assert code == 0
-    assert lines[0] == "2 cells, 1 of them finished already, 1 to run:"
+    assert says(lines[0], "2 cells", "1 of them finished", "1 to run")
     assert [line for line in lines if A in line] == []
     assert files(tmp_path / A) == before
     code, lines, _ = run(tmp_path)
     assert code == 0
-    assert lines[-2:] == ["2 of 2 cells completed.", f"report of {tmp_path}"]
-    assert lines[0] == "2 cells, 2 of them finished already, 0 to run:"
+    assert says(lines[-2], "2 of 2") and lines[-1] == f"report of {tmp_path}"
+    assert says(lines[0], "2 cells", "2 of them finished", "0 to run")
     assert json.loads((tmp_path / "sweep.json").read_text())["cells"] == [A, B]
 
 
 def test_a_failed_cell(run, tmp_path):
     code, lines, _ = run(tmp_path, float32="fails")
     assert code == 1
-    assert lines[-4:] == [
-        "1 of 2 cells completed.",
-        f"  failed: {A}, see {tmp_path}/{A}/train.log",
-        "The same command runs these again and passes over the others.",
-        f"report of {tmp_path}",
-    ]
+    done, failed, advice, report = lines[-4:]
+    assert says(done, "1 of 2") and says(failed, "failed", A, f"{tmp_path}/{A}/train.log")
+    assert says(advice, "same command") and report == f"report of {tmp_path}"
     assert f"[2/2] {B}: completed TIME" in without_times(lines)
     # The fault is gone: only the failed cell is run.
     code, lines, _ = run(tmp_path)
@@ -122,19 +120,17 @@ def test_a_failed_cell(run, tmp_path):
 def test_a_report_that_fails(run, tmp_path):
     code, _, stderr = run(tmp_path, report=NO_REPORT)
     assert code == 1
-    assert stderr.startswith("The report failed (exit code 3): ")
+    assert says(stderr, "report", "failed", "exit code 3")
     code, _, stderr = run(tmp_path, report=["/absent/python"])
     assert code == 1
-    assert stderr.startswith("The report did not start: ")
+    assert says(stderr, "report", "did not start", "/absent/python")
 
 
 def test_several_at_a_time_are_warned_of_and_noted(run, tmp_path):
     code, lines, _ = run(tmp_path, "--jobs=2", "--", "--nojit_compile")
     assert code == 0
-    assert (
-        "Warning: --jobs=2 processes slow each other down, so times and throughput of these cells "
-        "cannot be compared. Use --jobs=1 to measure them."
-    ) in lines
+    (warning,) = [line for line in lines if line.startswith("Warning: ")]
+    assert says(warning, "--jobs=2", "times", "throughput", "--jobs=1")
     assert not [line for line in lines if "XLA" in line]
     assert json.loads((tmp_path / "sweep.json").read_text())["jobs"] == 2
 
@@ -144,18 +140,16 @@ def test_finished_cells_of_another_config_are_kept_unless_overwritten(run, tmp_p
     before = files(tmp_path)
     code, lines, stderr = run(tmp_path, "--", "--epochs=2")
     assert (code, lines) == (2, [])
-    assert stderr.splitlines() == [
-        f"tfamp: Finished with another configuration: {tmp_path}/{A} (epochs 1 there and 2 here). "
-        "Finished runs are kept. Give another LOGDIR, or add '-- --overwrite' to replace these.",
-        "Run with --helpshort to see every flag.",
-    ]
+    message, help_line = stderr.splitlines()
+    assert says(message, f"{tmp_path}/{A}", "epochs 1 there and 2 here", "'-- --overwrite'")
+    assert says(help_line, "--helpshort")
     assert files(tmp_path) == before
     overwriting = (tmp_path, "--", "--epochs=2", "--overwrite")
     code, lines, _ = run(*overwriting, mixed_float16="fails")
-    assert (code, lines[0]) == (1, "2 cells, 0 of them finished already, 2 to run:")
+    assert code == 1 and says(lines[0], "2 cells", "0 of them finished", "2 to run")
     # Killed or failed and begun again, it goes on: what matches is not run again.
     code, lines, _ = run(*overwriting)
-    assert (code, lines[0]) == (0, "2 cells, 1 of them finished already, 1 to run:")
+    assert code == 0 and says(lines[0], "2 cells", "1 of them finished", "1 to run")
 
 
 def test_a_dry_run_prints_commands_that_can_be_pasted_and_changes_nothing(run, tmp_path):
@@ -183,29 +177,26 @@ def test_two_sweeps_in_one_folder(run, tmp_path):
     with sweep.SweepFolder(tmp_path).locked():
         code, lines, stderr = run(tmp_path)
     assert (code, lines) == (2, [])
-    assert f"Another sweep (process {os.getpid()}) is at work in {tmp_path}." in stderr
+    assert says(stderr, "sweep", os.getpid(), tmp_path)
     assert not (tmp_path / "sweep.json").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "No LOGDIR came. Give one: python -m tfamp.sweep LOGDIR"),
-        (["--", "--epochs=3"], "No LOGDIR came."),
-        (["{}", "--epochs=3"], "Unknown command line flag 'epochs'. Options of the sweep come bef"),
-        (
-            ["{}", "--polices=float32"],
-            "Unknown command line flag 'polices'. Did you mean: policies",
-        ),
-        (["{}", "--policy=float32"], "Unknown command line flag 'policy'. Did you mean: policies"),
-        (["{}", "more"], "Unexpected argument 'more': every option is a --flag=value. Options of"),
-        (["{}", "--jobs"], "Missing value for flag --jobs"),
-        (["{}", "--jobs=0"], "--jobs=0: it must be 1 or more"),
-        (["{}", "--jobs=two"], "--jobs=two: it must be a whole number"),
-        (["{}", "--dry_run=yes"], "--dry_run=yes: it must be on or off"),
-        (["{}", "--policies=float33"], "Unknown policy 'float33'. Did you mean 'float32'?"),
-        (["{}", "--", "--epochs=0"], f"The cell {A} cannot be run: --epochs=0: it must be 1 or"),
-        (["{}", "--", "--seed=3"], "--seed=3 after '--': the sweep sets --seed for each"),
+        ([], ("LOGDIR", "python -m tfamp.sweep LOGDIR")),
+        (["--", "--epochs=3"], ("LOGDIR", "python -m tfamp.sweep LOGDIR")),
+        (["{}", "--epochs=3"], ("flag 'epochs'", "'--'")),
+        (["{}", "--polices=float32"], ("flag 'polices'", "policies")),
+        (["{}", "--policy=float32"], ("flag 'policy'", "policies")),
+        (["{}", "more"], ("Unexpected", "'more'", "--flag=value", "'--'")),
+        (["{}", "--jobs"], ("Missing", "--jobs")),
+        (["{}", "--jobs=0"], ("--jobs=0", 1)),
+        (["{}", "--jobs=two"], ("--jobs=two", "whole number")),
+        (["{}", "--dry_run=yes"], ("--dry_run=yes", "on", "off")),
+        (["{}", "--policies=float33"], ("'float33'", "'float32'", "--policies")),
+        (["{}", "--", "--epochs=0"], (A, "--epochs=0", 1)),
+        (["{}", "--", "--seed=3"], ("--seed=3", "'--'", "--seeds=3")),
     ],
 )
 @pytest.mark.parametrize("dry", [(), ("--dry_run",)])
@@ -214,8 +205,8 @@ def test_bad_input_is_one_message_and_exit_code_2(arguments, message, dry, run, 
     code, lines, stderr = run(*dry, *(argument.format(logdir) for argument in arguments))
     assert (code, lines) == (2, [])
     said, help_line = stderr.splitlines()
-    assert said.startswith(f"tfamp: {message}")
-    assert help_line == "Run with --helpshort to see every flag."
+    assert said.startswith("tfamp: ") and says(said, *message)
+    assert says(help_line, "--helpshort")
     assert not logdir.exists()
 
 
@@ -283,10 +274,7 @@ def test_ctrl_c_ends_the_training_with_its_rows_written(tmp_path):
         process.kill()
         process.communicate()
     assert process.returncode == 128 + signal.SIGINT
-    assert rest.endswith(
-        "\nInterrupted by SIGINT: 0 of 2 cells are completed. "
-        "The same command goes on from there.\n"
-    )
+    assert says(rest.splitlines()[-1], "SIGINT", "0 of 2", "same command")
     assert "report of" not in rest
     (result,) = tmp_path.glob("*/result.json")
     assert json.loads(result.read_text())["status"] == "interrupted"
@@ -321,6 +309,5 @@ def test_models_that_fail_are_told_with_the_reason(tmp_path):
     output, _ = process.communicate()
     assert process.returncode == 1
     assert "    | FileNotFoundError: weights.h5 is not there\n" in output
-    assert "no_model: the function returned int, not a keras.Model." in output
-    assert "1 of 3 cells completed.\n" in output
+    assert says(output, f"{file}:no_model", "int", "keras.Model", "1 of 3")
     assert output.endswith(f"report of {tmp_path}\n")

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import says
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
     ("benchmark", "arguments", "expected"),
     [
-        ("overhead", "--rounds=1", "flag --rounds=1: it must be 2 or more"),
-        ("overhead", "--steps=7", "flag --steps=7: it must be a multiple of 10, from 10"),
-        ("overhead", "--batch_size=0", "flag --batch_size=0: it must be 1 or more"),
-        ("overhead", "--policies=float61", "Unknown policy 'float61'. Did you mean 'float16'?"),
-        ("overhead", "--out=/absent/x.json", "--out=/absent/x.json: give a JSON file in a folder"),
-        ("loss_scaling", "--rounds=1", "flag --rounds=1: it must be 2 or more"),
-        ("loss_scaling", "--clip_global_norm=0", "flag --clip_global_norm=0.0: it must be above 0"),
-        ("loss_scaling", "more", "Unexpected argument 'more': every option is a --flag=value."),
+        ("overhead", "--rounds=1", ("--rounds=1", 2)),
+        ("overhead", "--steps=7", ("--steps=7", "multiple of 10")),
+        ("overhead", "--batch_size=0", ("--batch_size=0", 1)),
+        ("overhead", "--policies=float61", ("'float61'", "'float16'")),
+        ("overhead", "--out=/absent/x.json", ("--out=/absent/x.json", "JSON")),
+        ("loss_scaling", "--rounds=1", ("--rounds=1", 2)),
+        ("loss_scaling", "--clip_global_norm=0", ("--clip_global_norm=0.0", "above 0")),
+        ("loss_scaling", "more", ("Unexpected", "'more'", "--flag=value")),
     ],
 )
 def test_bad_input_is_one_message(benchmark, arguments, expected):
@@ -33,5 +35,5 @@ def test_bad_input_is_one_message(benchmark, arguments, expected):
     )
     assert (done.returncode, done.stdout) == (2, "")
     message, help_line = done.stderr.splitlines()
-    assert message.startswith(f"tfamp: {expected}")
-    assert help_line == "Run with --help to see every flag."
+    assert message.startswith("tfamp: ") and says(message, *expected)
+    assert says(help_line, "--help")

@@ -6,6 +6,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from tests.messages import naming, says
 from tfamp.models import registry
 from tfamp.run.errors import InputError
 
@@ -108,18 +109,18 @@ def test_a_changed_file_is_read_again(write):
 
 @pytest.mark.parametrize("name", ["net.py", "net.py:", "net:function", "net.py:a-b", "a/b"])
 def test_the_form_is_checked(name):
-    with pytest.raises(InputError, match=r"model takes path/to/file\.py:function"):
+    with pytest.raises(InputError, match=naming(name, "model", "path/to/file.py:function")):
         registry.check_name(name)
 
 
 def test_absent_file(tmp_path):
-    with pytest.raises(InputError, match=r"absent\.py does not exist\. model takes path"):
+    with pytest.raises(InputError, match=naming(f"{tmp_path}/absent.py", "path/to/file.py")):
         registry.check_name(f"{tmp_path}/absent.py:net")
 
 
 def test_directory_instead_of_a_file(tmp_path):
     (tmp_path / "folder.py").mkdir()
-    with pytest.raises(InputError, match=r"folder\.py is not a file"):
+    with pytest.raises(InputError, match=naming(f"{tmp_path}/folder.py", "not a file")):
         registry.check_name(f"{tmp_path}/folder.py:net")
 
 
@@ -130,7 +131,7 @@ def test_unreadable_file(write, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(type(path), "open", deny)
-    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+    with pytest.raises(InputError, match=naming(path, "Permission denied")):
         registry.check_name(f"{path}:small_net")
 
 
@@ -145,45 +146,43 @@ def test_checking_does_not_run_the_file(write):
     ("text", "problem"),
     [
         ("import keras\n\n1 / 0\n", "ZeroDivisionError: division by zero at {path}, line 3"),
-        ("import no_such_module_here\n", "ModuleNotFoundError: No module named 'no_such_module_"),
+        ("import no_such_module_here\n", "ModuleNotFoundError: "),
         ("def net(:\n", "SyntaxError: "),
-        ("import sys\nsys.exit(3)\n", "it called sys.exit(3) at {path}, line 2"),
+        ("import sys\nsys.exit(3)\n", "sys.exit(3) at {path}, line 2"),
     ],
 )
 def test_a_file_that_fails_to_import(text, problem, write):
     path = write(text)
     message = refused(f"{path}:net")
-    assert f"{path} fails to import: " in message
-    assert problem.format(path=path) in message
+    assert says(message, path, "import", problem.format(path=path))
 
 
 def test_absent_function_lists_what_is_there(write):
     message = refused(f"{write(GOOD)}:smal_net")
-    assert "has no function 'smal_net'. Did you mean 'small_net'?" in message
-    assert "It defines: Net, sequential, small_net, subclassed." in message
+    names = ("Net", "sequential", "small_net", "subclassed")
+    assert says(message, "no function", "'smal_net'", "'small_net'", *names)
 
 
 def test_a_constant_is_no_function(write):
     message = refused(f"{write('net = 3')}:net")
-    assert "has no function 'net'. It defines: no functions." in message
+    assert says(message, "no function", "'net'", "no functions")
 
 
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        ("def net(): pass", "takes other arguments: TypeError: too many positional arguments"),
-        ("def net(shape, classes): return 'model'", "returned str, not a keras.Model"),
-        ("def net(shape, classes): pass", "returned NoneType, not a keras.Model"),
+        ("def net(): pass", ("other arguments", "TypeError")),
+        ("def net(shape, classes): return 'model'", ("str", "keras.Model")),
+        ("def net(shape, classes): pass", ("NoneType", "keras.Model")),
         (
             "import keras\ndef net(shape, classes): return keras.layers.Dense(classes)",
-            "returned Dense, not a keras.Model",
+            ("Dense", "keras.Model"),
         ),
     ],
 )
 def test_functions_that_do_not_give_a_model(body, problem, write):
     message = refused(f"{write(body)}:net")
-    assert problem in message
-    assert "function(input_shape, num_classes) returns a keras.Model" in message
+    assert says(message, *problem, "function(input_shape, num_classes)", "keras.Model")
 
 
 def test_what_the_function_itself_raises_is_left_as_it_is(write):
@@ -204,14 +203,14 @@ def sequential(*layers, shape="shape"):
 @pytest.mark.parametrize(
     ("layers", "problem"),
     [
-        (["Flatten()", "Dense(7)"], "output is shape (None, 7)"),
-        (["Dense(classes)"], "output is shape (None, 8, 8, 3)"),
-        (["Flatten()", "Dense(classes, activation='softmax')"], "ends in a softmax"),
-        (["Flatten()", "Dense(classes)", "Softmax()"], "ends in a softmax"),
+        (["Flatten()", "Dense(7)"], ("(None, 7)", "(None, 3)")),
+        (["Dense(classes)"], ("(None, 8, 8, 3)", "(None, 3)")),
+        (["Flatten()", "Dense(classes, activation='softmax')"], ("softmax",)),
+        (["Flatten()", "Dense(classes)", "Softmax()"], ("softmax",)),
     ],
 )
 def test_outputs_that_are_no_logits(layers, problem, write):
-    assert problem in refused(f"{write(sequential(*layers))}:net")
+    assert says(refused(f"{write(sequential(*layers))}:net"), *problem)
 
 
 def test_two_outputs(write):
@@ -223,10 +222,10 @@ def test_two_outputs(write):
             dense = keras.layers.Dense
             return keras.Model(inputs, [dense(classes)(x), dense(classes)(x)])
     """)
-    assert "output is a list; it must be one tensor of shape (None, 3)" in refused(f"{path}:net")
+    assert says(refused(f"{path}:net"), "list", "one tensor", "(None, 3)")
 
 
 def test_images_that_the_model_does_not_take(write):
     path = write(sequential("Flatten()", "Dense(classes)", shape="(32, 32, 3)"))
     message = refused(f"{path}:net")
-    assert "the model does not take images of shape (8, 8, 1): ValueError: " in message
+    assert says(message, "images", "(8, 8, 1)", "ValueError: ")

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.messages import says
 from tfamp.models import registry, vit, vit_layers
 from tfamp.run.errors import InputError, as_flag
 
@@ -56,9 +57,8 @@ def test_images_that_the_patch_does_not_divide(shape, suggestion):
     with pytest.raises(InputError) as raised:
         registry.build("vit_tiny", (*shape, 3), 10)
     message = raised.value.told(as_flag)
-    assert f"Images of {shape[0]}x{shape[1]} pixels" in message
-    assert "multiples of 2 up to 16 pixels, of 4 up to 32, of 8 up to 64, of 16 above" in message
-    assert message.endswith(f"Set {suggestion}.")
+    multiples = ("of 2 up to 16", "of 4 up to 32", "of 8 up to 64", "of 16 above")
+    assert says(message, f"{shape[0]}x{shape[1]}", *multiples, suggestion)
 
 
 def test_every_suggested_size_is_accepted():

@@ -5,6 +5,7 @@ import math
 import pytest
 from made_runs import rewrite, write_run
 
+from tests.messages import says
 from tfamp.reporting import comparison, runs, verdict
 from tfamp.reporting.estimates import Estimate
 
@@ -24,47 +25,40 @@ def write_pairs(logdir, seeds, mixed_ms, accuracies, **values):
 
 def test_a_clear_gain(tmp_path):
     write_pairs(tmp_path, 3, [50.0, 51.0, 49.0], [0.8, 0.801, 0.799])
-    assert sentences(tmp_path) == [
-        "Speed: mixed_bfloat16 trained 2.00 times as fast as float32 (95% interval 1.90 to 2.10, "
-        "3 seeds): faster.",
-        "Memory: mixed_bfloat16 peaked at 0.25 times the memory of float32 on CPU:0 (95% interval "
-        "0.25 to 0.25, 3 seeds): smaller.",
-        "Accuracy: mixed_bfloat16 differs from float32 by +0.00 points of validation accuracy "
-        "(95% interval -0.25 to +0.25, 3 seeds): within noise.",
-    ]
+    speed, memory, accuracy = sentences(tmp_path)
+    assert says(speed, "Speed: mixed_bfloat16", "2.00 times", "float32")
+    assert says(speed, "95% interval 1.90 to 2.10", "3 seeds", "faster.")
+    assert says(memory, "Memory: mixed_bfloat16", "0.25 times", "float32", "CPU:0")
+    assert says(memory, "95% interval 0.25 to 0.25", "3 seeds", "smaller.")
+    assert says(accuracy, "Accuracy: mixed_bfloat16", "float32", "+0.00 points")
+    assert says(accuracy, "95% interval -0.25 to +0.25", "3 seeds", "within noise.")
 
 
 def test_one_seed_proves_nothing(tmp_path):
     write_pairs(tmp_path, 1, [50.0], [0.7], peak=400)
-    assert sentences(tmp_path) == [
-        "Speed: mixed_bfloat16 trained 2.00 times as fast as float32 (seed 0 only): one seed gives "
-        "no interval, so this may be noise.",
-        "Memory: mixed_bfloat16 peaked at 1.00 times the memory of float32 on CPU:0 (seed 0 only): "
-        "one seed gives no interval, so this may be noise.",
-        "Accuracy: mixed_bfloat16 differs from float32 by -10.00 points of validation accuracy "
-        "(seed 0 only): one seed gives no interval, so this may be noise.",
-    ]
+    speed, memory, accuracy = sentences(tmp_path)
+    only_one = ("seed 0 only", "no interval", "may be noise")
+    assert says(speed, "Speed: mixed_bfloat16", "2.00 times", "float32", *only_one)
+    assert says(memory, "Memory: mixed_bfloat16", "1.00 times", "float32", "CPU:0", *only_one)
+    assert says(accuracy, "Accuracy: mixed_bfloat16", "float32", "-10.00 points", *only_one)
 
 
 def test_what_was_not_measured_is_said(tmp_path):
     write_pairs(tmp_path, 2, [50.0, 50.0], [0.8, 0.8], peak=None)
-    assert sentences(tmp_path)[1] == (
-        "Memory: mixed_bfloat16 or float32 has no device peak, so nothing can be said."
-    )
+    said = sentences(tmp_path)[1]
+    assert says(said, "Memory: mixed_bfloat16", "float32", "no device peak", "nothing")
 
 
 def test_an_accuracy_that_was_not_measured_or_is_not_finite_is_said(tmp_path):
     write_pairs(tmp_path / "nan", 2, [50.0, 50.0], [math.nan, 0.8])
-    assert sentences(tmp_path / "nan")[2] == (
-        "Accuracy: mixed_bfloat16 differs from float32 by +nan points of validation accuracy (no "
-        "interval): a figure is not finite, so nothing can be said."
-    )
+    said = sentences(tmp_path / "nan")[2]
+    assert says(said, "Accuracy: mixed_bfloat16", "float32", "+nan points", "no interval")
+    assert says(said, "not finite", "nothing")
     write_pairs(tmp_path / "none", 1, [50.0], [0.8])
     for folder in (tmp_path / "none").iterdir():
         rewrite(folder / "result.json", validation_accuracy=None)
-    assert sentences(tmp_path / "none")[2] == (
-        "Accuracy: mixed_bfloat16 or float32 has no validation accuracy, so nothing can be said."
-    )
+    said = sentences(tmp_path / "none")[2]
+    assert says(said, "Accuracy: mixed_bfloat16", "float32", "no validation accuracy", "nothing")
 
 
 def test_the_baseline_has_none(tmp_path):
@@ -124,9 +118,8 @@ def test_what_another_compiler_ran_is_compared_in_accuracy_alone(tmp_path):
     for seed in (0, 1, 2):
         write_run(tmp_path, policy="float32", jit_compile=False, seed=seed, accuracy=0.8)
         write_run(tmp_path, policy="mixed_float16", seed=seed, accuracy=0.7, step_ms=10.0)
-    assert sentences(tmp_path) == [
-        "Speed: mixed_float16 with XLA is not compared, as float32 ran without XLA.",
-        "Memory: mixed_float16 with XLA is not compared, as float32 ran without XLA.",
-        "Accuracy: mixed_float16 with XLA differs from float32 by -10.00 points of validation "
-        "accuracy (95% interval -10.00 to -10.00, 3 seeds): lower.",
-    ]
+    speed, memory, accuracy = sentences(tmp_path)
+    unlike = ("mixed_float16 with XLA", "not compared", "float32", "without XLA")
+    assert says(speed, "Speed:", *unlike) and says(memory, "Memory:", *unlike)
+    assert says(accuracy, "Accuracy: mixed_float16 with XLA", "float32", "-10.00 points")
+    assert says(accuracy, "95% interval -10.00 to -10.00", "3 seeds", "lower.")

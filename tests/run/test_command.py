@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from tests.messages import says
 from tfamp.run import command
 from tfamp.run.command import Command, Ended, Option, typed
 from tfamp.run.errors import InputError, setting
@@ -36,7 +37,7 @@ def refused(capsys, *arguments, **values):
     assert toy(**values).main(arguments) == 2
     said = capsys.readouterr()
     message, more = said.err.splitlines()
-    assert (said.out, more) == ("", "Run with --helpshort to see every flag.")
+    assert said.out == "" and says(more, "--helpshort")
     assert message.startswith("tfamp: ")
     return message.removeprefix("tfamp: ")
 
@@ -79,23 +80,23 @@ def test_help_behind_the_dashes_is_for_somebody_else():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--tims=3", "a"], "Unknown command line flag 'tims'. Did you mean: times"),
-        (["--times=0", "a"], "--times=0: it must be 1 or more"),
-        (["--times=two", "a"], "--times=two: it must be a whole number"),
-        (["--mood=said", "a"], "Unknown mood 'said'. Did you mean 'sad'? --mood takes: glad, sad."),
-        (["--shout=maybe", "a"], "--shout=maybe: it must be on or off"),
-        (["--to"], "Missing value for flag --to"),
-        (["--flagfile=absent.flags"], "Unable to open flagfile"),
-        ([], "No WHAT came. Give one: python -m tfamp.toy WHAT [--flag=value ...]"),
-        (["a", "b"], "Unexpected argument 'b': every option is a --flag=value."),
+        (["--tims=3", "a"], ("flag 'tims'", "times")),
+        (["--times=0", "a"], ("--times=0", 1)),
+        (["--times=two", "a"], ("--times=two", "whole number")),
+        (["--mood=said", "a"], ("mood 'said'", "'sad'", "--mood", "glad", "sad")),
+        (["--shout=maybe", "a"], ("--shout=maybe", "on", "off")),
+        (["--to"], ("Missing", "--to")),
+        (["--flagfile=absent.flags"], ("flagfile", "'absent.flags'")),
+        ([], ("WHAT", "python -m tfamp.toy WHAT [--flag=value ...]")),
+        (["a", "b"], ("Unexpected", "'b'", "--flag=value")),
     ],
 )
 def test_bad_input_is_one_message(arguments, expected, capsys):
-    assert refused(capsys, *arguments, places=("WHAT",)).startswith(expected)
+    assert says(refused(capsys, *arguments, places=("WHAT",)), *expected)
 
 
 def test_an_unknown_flag_gets_the_commands_hint(capsys):
-    assert refused(capsys, "--tims=3", hint="Look twice.").endswith("times ? Look twice.")
+    assert refused(capsys, "--tims=3", hint="Look twice.").endswith(" Look twice.")
 
 
 def test_bad_input_that_the_body_finds(capsys):

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tests.messages import says
 from tfamp.run import config as config_lib
 from tfamp.run.catalogue import OPTIMIZERS
 from tfamp.run.config import Config
@@ -114,13 +115,11 @@ def test_scale_settings_are_what_differs_from_the_defaults():
 )
 def test_an_unknown_choice_lists_the_known_and_guesses(field, kind, allowed, near):
     message = refused(**{field: near})
-    guess = re.search(r"Did you mean '(\w+)'\?", message)[1]
+    _, guess = re.findall(r"'(\w+)'", message)
     assert guess in allowed
-    assert message == (
-        f"Unknown {kind} {near!r}. Did you mean {guess!r}? --{field} takes: {', '.join(allowed)}."
-    )
+    assert says(message, kind, f"{near!r}", f"{guess!r}", f"--{field}", *allowed)
     far = refused(**{field: "zzzzzzzz"})
-    assert far == f"Unknown {kind} 'zzzzzzzz'. --{field} takes: {', '.join(allowed)}."
+    assert says(far, kind, "'zzzzzzzz'", f"--{field}", *allowed) and far.count("'") == 2
     for value in allowed:
         assert getattr(resolve(Config(**{field: value})), field) == value
 
@@ -146,9 +145,8 @@ COUNTS = (
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("value", [0, -1])
 def test_counts_begin_at_1(name, value):
-    allowed = re.compile("[18] or more|from [12] to 1000000")
-    message = refused(**{name: value})
-    assert message.startswith(f"--{name}={value}: it must be ") and allowed.search(message)
+    lowest = {"image_size": "8 or more", "num_classes": "2"}.get(name, "1")
+    assert says(refused(**{name: value}), f"--{name}={value}", lowest)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +157,15 @@ def test_a_count_of_1_is_taken(name):
 
 
 def test_one_class_is_no_classification():
-    assert refused(num_classes=1).startswith("--num_classes=1: it must be from 2 to ")
+    assert says(refused(num_classes=1), "--num_classes=1", 2)
     assert resolve(Config(num_classes=2)).num_classes == 2
 
 
-@pytest.mark.parametrize("name", ["warmup_steps", "seed"])
-def test_these_begin_at_0(name):
-    message = refused(**{name: -1})
-    assert re.match(f"--{name}=-1: it must be (0 or more|from 0 to 4294967295)", message)
+@pytest.mark.parametrize(
+    ("name", "allowed"), [("warmup_steps", ["0 or more"]), ("seed", [0, 4294967295])]
+)
+def test_these_begin_at_0(name, allowed):
+    assert says(refused(**{name: -1}), f"--{name}=-1", *allowed)
     assert getattr(resolve(Config(**{name: 0})), name) == 0
 
 
@@ -186,18 +185,15 @@ def test_these_begin_at_0(name):
 def test_intervals(name, bound, bad, good):
     for value in [*bad, math.nan]:
         message = refused(policy="float16", **{name: value})
-        assert message == f"--{name}={value:g}: it must be {bound}."
+        assert says(message, f"--{name}={value:g}", f"{bound}.")
     is_bounded = "below" in bound
     for value in [math.inf, 1e39] if is_bounded else []:
-        assert refused(policy="float16", **{name: value}).endswith(f"it must be {bound}.")
+        assert says(refused(policy="float16", **{name: value}), f"{bound}.")
     # What float32 would make 0 or infinite has no effect, or a bad one.
     for value in [1e-46] if is_bounded else [math.inf, 1e39, 1e-46]:
         if value > 1 or "1" not in bound:
             message = refused(policy="float16", **{name: value})
-            assert message == (
-                f"--{name}={value:g}: float32 does not hold it. Set a number from 2^-126 "
-                "(1.18e-38) to 3.4e+38."
-            )
+            assert says(message, f"--{name}={value:g}", "float32", "2^-126", "1.18e-38", "3.4e+38")
     for value in good:
         config = resolve(Config(policy="float16", **{name: value}))
         assert getattr(config, name) == value
@@ -214,8 +210,8 @@ def test_a_loss_scale_that_float32_does_not_hold_or_cannot_double(name, value):
     given = value if name == "loss_scale" else float(value)
     message = refused(policy="float16", **{name: given})
     shown = value if name == "loss_scale" else f"{given:.9g}"
-    assert message.startswith(f"--{name}={shown}: ")
-    assert "must be 2^-126 (1.18e-38) or more and below 2^127 (1.7e+38)" in message
+    allowed = ("2^-126 (1.18e-38) or more", "below 2^127 (1.7e+38)")
+    assert says(message, f"--{name}={shown}", *allowed)
 
 
 @pytest.mark.parametrize("name", SCALES)
@@ -235,20 +231,20 @@ def test_the_largest_and_the_smallest_loss_scale(name, value):
 def test_counts_have_an_upper_bound(name, most):
     assert getattr(resolve(Config(**{name: most})), name) == most
     message = refused(**{name: most + 1})
-    assert message.startswith(f"--{name}={most + 1}: it must be ") and str(most) in message
+    assert says(message, f"--{name}={most + 1}", most)
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "", "  "])
 def test_a_run_name_is_one_folder(name):
     shown = name if name.strip() else f"'{name}'"
-    assert refused(run_name=name) == f"--run_name={shown}: give one folder name without '/'."
+    assert says(refused(run_name=name), f"--run_name={shown}", "one folder", "'/'")
 
 
 @pytest.mark.parametrize("steps", [(0, 3), (5, 4), (-2, -1)])
 def test_profile_steps_are_in_order_from_1(steps):
     message = refused(profile_steps=steps)
-    assert message.startswith(f"--profile_steps={steps[0]},{steps[1]}: give the first and the last")
-    assert "such as --profile_steps=20,25" in message
+    given = f"--profile_steps={steps[0]},{steps[1]}"
+    assert says(message, given, "first", "last", "--profile_steps=20,25")
 
 
 def test_profiling_one_step():
@@ -257,32 +253,32 @@ def test_profiling_one_step():
 
 def test_float32_layers_are_regular_expressions():
     message = refused(float32_layers=("fine", "conv("))
-    assert message.startswith("--float32_layers: 'conv(' is no regular expression (")
+    assert says(message, "--float32_layers", "'conv('", "regular expression")
+    assert "fine" not in message
 
 
 # Contradictions.
 
 
 def test_momentum_and_adamw():
-    message = "--momentum was set, but --optimizer=adamw has none. Leave --momentum out."
-    assert refused(["momentum"], optimizer="adamw", momentum=0.5) == message
-    assert refused(["momentum"], model="vit_tiny", momentum=0.5) == message
+    for values in ({"optimizer": "adamw"}, {"model": "vit_tiny"}):
+        message = refused(["momentum"], momentum=0.5, **values)
+        assert says(message, "--momentum", "--optimizer=adamw", "--momentum")
     assert resolve(Config(optimizer="adamw")).momentum == 0.9
 
 
 @pytest.mark.parametrize("value", ["-1", "0", "nan", "inf", "dynamik", ""])
 def test_what_a_loss_scale_can_be(value):
     message = refused(policy="float16", loss_scale=value)
-    assert message.startswith(f"--loss_scale={value or repr(value)}: it takes 'dynamic', 'none'")
-    assert "such as --loss_scale=1024" in message
+    given = f"--loss_scale={value or repr(value)}"
+    assert says(message, given, "'dynamic'", "'none'", "--loss_scale=1024")
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "bfloat16"])
 def test_a_static_scale_needs_float16(policy):
-    assert refused(policy=policy, loss_scale="1024") == (
-        f"--loss_scale=1024 with --policy={policy}: only float16 needs a loss scale. Set --policy "
-        "to one of mixed_float16, float16, or leave --loss_scale out."
-    )
+    message = refused(policy=policy, loss_scale="1024")
+    given = ("--loss_scale=1024", f"--policy={policy}")
+    assert says(message, *given, "--policy", "mixed_float16", "float16", "--loss_scale")
     # A file of the user's may hold float16 layers under any policy; the model decides later.
     assert resolve(Config(policy=policy, loss_scale="1024", model="net.py:net"))
 
@@ -290,10 +286,9 @@ def test_a_static_scale_needs_float16(policy):
 @pytest.mark.parametrize("flag", config_lib.SCALE_SETTINGS)
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "bfloat16"])
 def test_a_flag_of_the_scale_needs_float16(flag, policy):
-    assert refused([flag], policy=policy, max_skipped_in_a_row=3) == (
-        f"--{flag} with --policy={policy}: only float16 needs a loss scale. Set --policy to one of "
-        f"mixed_float16, float16, or leave --{flag} out."
-    )
+    message = refused([flag], policy=policy, max_skipped_in_a_row=3)
+    given = (f"--{flag}", f"--policy={policy}")
+    assert says(message, *given, "--policy", "mixed_float16", "float16", f"--{flag}")
     for policy in config_lib.FLOAT16_POLICIES:
         assert resolve(Config(policy=policy), frozenset([flag]))
 
@@ -306,8 +301,8 @@ def test_a_flag_of_the_dynamic_scale_needs_a_dynamic_scale(flag, loss_scale):
         assert resolve(Config(**values), frozenset([flag]))
         return
     message = refused([flag], **values)
-    assert message.startswith(f"--{flag} with --loss_scale={loss_scale}: it has no effect there.")
-    assert f"Set --loss_scale=dynamic, or leave --{flag} out" in message
+    given = (f"--{flag}", f"--loss_scale={loss_scale}")
+    assert says(message, *given, "no effect", "--loss_scale=dynamic", f"--{flag}")
 
 
 def test_defaults_of_scale_flags_contradict_nothing():
@@ -322,7 +317,11 @@ def test_defaults_of_scale_flags_contradict_nothing():
 def test_the_initial_scale_lies_between_the_bounds(scales):
     low, start, high = scales
     values = {"min_loss_scale": low, "initial_loss_scale": start, "max_loss_scale": high}
-    assert refused(policy="mixed_float16", **values) == (
-        f"--initial_loss_scale={start:g} lies outside [--min_loss_scale={low:g}, "
-        f"--max_loss_scale={high:g}]. Move one of the three."
+    message = refused(policy="mixed_float16", **values)
+    assert says(
+        message,
+        *(
+            f"--{name}={values[name]:g}"
+            for name in ("initial_loss_scale", "min_loss_scale", "max_loss_scale")
+        ),
     )

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from tests.messages import naming, says
 from tfamp.run import directory as directory_lib
 from tfamp.run.directory import RunDirectory, write_json
 from tfamp.run.errors import InputError, as_argument, as_flag
@@ -88,7 +89,7 @@ def test_a_completed_run_is_refused_and_untouched(run):
     fill(run, "completed")
     before = listing(run)
     for refuse in (run.check, run.prepare):
-        with pytest.raises(InputError, match=r"holds a finished run\. Set overwrite=True"):
+        with pytest.raises(InputError, match=naming(run.path, "finished", "overwrite=True")):
             refuse()
     assert listing(run) == before
 
@@ -167,8 +168,8 @@ FOREIGN = {
 @pytest.mark.parametrize(
     ("named_by", "terms", "advice"),
     [
-        (("run_name", "logdir"), as_flag, "Set another --run_name or --logdir."),
-        (("run_directory",), as_argument, "Set another run_directory."),
+        (("run_name", "logdir"), as_flag, ("--run_name", "--logdir")),
+        (("run_directory",), as_argument, ("run_directory",)),
     ],
 )
 def test_a_folder_of_somebody_elses_is_refused_and_untouched(
@@ -180,23 +181,21 @@ def test_a_folder_of_somebody_elses_is_refused_and_untouched(
     for refuse in (directory.check, directory.prepare):
         with pytest.raises(InputError) as refused:
             refuse(overwrite)
-        assert refused.value.told(terms) == (
-            f"{run.path} holds what no run of tfamp wrote, under names that a run uses: "
-            "checkpoints/, config.json, train/cats/, validation/dogs/. Nothing of it is replaced, "
-            f"whether a run may be overwritten or not. {advice}"
-        )
+        found = "checkpoints/, config.json, train/cats/, validation/dogs/."
+        assert says(refused.value.told(terms), run.path, found, *advice)
+        assert "Set overwrite" not in str(refused.value)
     assert listing(run) == before
 
 
 def test_of_many_foreign_files_some_are_named(run):
     fill(run, None, {f"train/{number}.jpg": "" for number in range(9)})
-    with pytest.raises(InputError, match=r"train/3\.jpg, train/4\.jpg and 4 more\."):
+    with pytest.raises(InputError, match=naming("train/3.jpg", "train/4.jpg", "4 more")):
         run.prepare()
 
 
 def test_what_a_run_would_write_over_is_foreign_though_a_run_was_here(run):
     fill(run, "failed", RUN | {"model.keras": "mine"})
-    with pytest.raises(InputError, match=r"under names that a run uses: model\.keras\."):
+    with pytest.raises(InputError, match=naming(": model.keras.")):
         RunDirectory(run.path, saves=["model.keras"]).prepare()
     run.prepare()
     assert (run.path / "model.keras").read_text() == "mine"
@@ -204,7 +203,7 @@ def test_what_a_run_would_write_over_is_foreign_though_a_run_was_here(run):
 
 def test_a_script_reads_of_arguments(run):
     fill(run, "completed")
-    with pytest.raises(InputError, match=r"holds a finished run\. Set overwrite=True to replace"):
+    with pytest.raises(InputError, match=naming("finished", "overwrite=True", "run_directory")):
         RunDirectory(run.path, named_by=("run_directory",)).prepare()
 
 
@@ -224,7 +223,7 @@ def test_a_result_that_is_no_result_is_no_finished_run(run, text):
 
 def test_a_result_that_cannot_be_read(run):
     run.result.mkdir(parents=True)
-    with pytest.raises(InputError, match=r"Cannot read .*result\.json: Is a directory"):
+    with pytest.raises(InputError, match=naming(run.result, "Is a directory")):
         run.is_completed()
 
 
@@ -236,7 +235,7 @@ def test_a_file_where_the_logdir_should_be(tmp_path):
     file.write_text("mine")
     run = RunDirectory(file / "run")
     for refuse in (run.check, run.prepare):
-        with pytest.raises(InputError, match="Set logdir to a folder"):
+        with pytest.raises(InputError, match=naming(file, "logdir", "folder")):
             refuse()
     assert file.read_text() == "mine"
 
@@ -244,12 +243,12 @@ def test_a_file_where_the_logdir_should_be(tmp_path):
 def test_a_file_where_the_run_should_be(tmp_path):
     (tmp_path / "run").write_text("mine")
     for refuse in (RunDirectory(tmp_path / "run").check, RunDirectory(tmp_path / "run").prepare):
-        with pytest.raises(InputError, match="Set logdir to a folder"):
+        with pytest.raises(InputError, match=naming(tmp_path / "run", "logdir", "folder")):
             refuse()
 
 
 def test_a_folder_below_a_device():
-    with pytest.raises(InputError, match="Set logdir to a folder"):
+    with pytest.raises(InputError, match=naming("/dev/null", "logdir", "folder")):
         RunDirectory("/dev/null/x/run").check()
 
 
@@ -261,7 +260,7 @@ def test_a_folder_that_the_system_refuses_to_make():
 def test_a_folder_without_permission(run, monkeypatch):
     run.path.mkdir(parents=True)
     monkeypatch.setattr(directory_lib.os, "access", lambda path, mode: path != run.path)
-    with pytest.raises(InputError, match=r"Cannot read and write in .*mine\. Set logdir"):
+    with pytest.raises(InputError, match=naming("read and write", run.path, "logdir")):
         run.check()
 
 

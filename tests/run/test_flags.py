@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from absl import flags
 
+from tests.messages import naming, says
 from tfamp import train
 from tfamp.run import flags as run_flags
 from tfamp.run.config import Config, declarations
@@ -120,7 +121,7 @@ def test_booleans(name, written, value):
 
 def test_a_boolean_that_is_neither(capsys):
     message = exits(capsys, "--tf32=maybe")
-    assert message.startswith("tfamp: --tf32=maybe: it must be on or off")
+    assert says(message, "tfamp: --tf32=maybe", "on", "off")
 
 
 def test_xla_is_left_open_unless_set():
@@ -130,24 +131,30 @@ def test_xla_is_left_open_unless_set():
 @pytest.mark.parametrize("value", ["5", "a,b", "1,2,3", "1.5,2", ""])
 def test_profile_steps_are_two_whole_numbers(value, capsys):
     message = exits(capsys, f"--profile_steps={value}")
-    assert f"--profile_steps={value or repr(value)}: it must be two whole numbers A,B" in message
+    assert says(message, f"--profile_steps={value or repr(value)}", "two whole numbers")
 
 
 def test_a_misspelt_flag_is_guessed(capsys):
     message = exits(capsys, "--polcy=float16")
-    assert "Unknown command line flag 'polcy'. Did you mean: policy" in message
-    assert message.endswith("Run with --helpshort to see every flag.\n")
+    assert says(message, "flag 'polcy'", "policy", "--helpshort")
     assert message.count("tfamp:") == 1
 
 
-@pytest.mark.parametrize("flag", ["--epochs=many", "--epochs=1.5", "--learning_rate=fast"])
-def test_a_number_that_is_none(flag, capsys):
-    assert exits(capsys, flag).startswith(f"tfamp: {flag}: it must be a ")
+@pytest.mark.parametrize(
+    ("flag", "allowed"),
+    [
+        ("--epochs=many", "whole number"),
+        ("--epochs=1.5", "whole number"),
+        ("--learning_rate=fast", "a number"),
+    ],
+)
+def test_a_number_that_is_none(flag, allowed, capsys):
+    assert says(exits(capsys, flag), f"tfamp: {flag}", allowed)
 
 
 def test_an_argument_without_dashes(capsys):
     message = exits(capsys, "policy=float16")
-    assert "Unexpected argument 'policy=float16': every option is a --flag=value." in message
+    assert says(message, "Unexpected", "'policy=float16'", "--flag=value")
 
 
 def test_flagfile(tmp_path):
@@ -172,7 +179,7 @@ def test_the_command_line_after_a_flagfile_wins(tmp_path):
 def test_a_flagfile_counts_as_given(tmp_path):
     file = tmp_path / "run.cfg"
     file.write_text("--initial_loss_scale=1024\n")
-    with pytest.raises(InputError, match="initial_loss_scale with policy='float32'"):
+    with pytest.raises(InputError, match=naming("initial_loss_scale", "policy='float32'")):
         parse(f"--flagfile={file}")
 
 
@@ -183,9 +190,9 @@ def test_an_absent_flagfile(capsys, tmp_path):
 
 def test_what_is_given_is_told_from_a_default():
     # The same value as the default: given all the same.
-    with pytest.raises(InputError, match="initial_loss_scale with policy='float32'"):
+    with pytest.raises(InputError, match=naming("initial_loss_scale", "policy='float32'")):
         parse("--initial_loss_scale=32768")
-    with pytest.raises(InputError, match="momentum was set"):
+    with pytest.raises(InputError, match=naming("momentum", "optimizer='adamw'")):
         parse("--optimizer=adamw", "--momentum=0.9")
 
 
@@ -193,9 +200,8 @@ def test_bad_values_raise_what_the_commands_turn_into_exit_2(capsys):
     with pytest.raises(InputError) as raised:
         parse("--epochs=0")
     assert raised.value.field == "epochs"
-    assert exits(capsys, "--epochs=0") == (
-        "tfamp: --epochs=0: it must be 1 or more.\nRun with --helpshort to see every flag.\n"
-    )
+    message, help_line = exits(capsys, "--epochs=0").splitlines()
+    assert says(message, "tfamp: --epochs=0", 1) and says(help_line, "--helpshort")
 
 
 # Flags of their own, beside those of the process.
@@ -221,21 +227,21 @@ def test_parsing_leaves_the_flags_of_the_process_alone():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--polcy=float16", "Unknown command line flag 'polcy'. Did you mean: policy"),
-        ("--epochs=many", "epochs='many': it must be a whole number"),
-        ("--tf32=maybe", "tf32='maybe': it must be on or off"),
-        ("policy=float16", "Unexpected argument 'policy=float16': every option is a --flag=value"),
-        ("--flagfile=absent.cfg", "absent.cfg"),
-        ("--flagfile", "--flagfile with no argument"),
-        ("--help", "Unknown command line flag 'help'"),
-        ("--epochs=0", "epochs=0: it must be 1 or more"),
-        ("--loss_scale=8", "only float16 needs a loss scale"),
+        ("--polcy=float16", ("flag 'polcy'", "policy")),
+        ("--epochs=many", ("epochs='many'", "whole number")),
+        ("--tf32=maybe", ("tf32='maybe'", "on", "off")),
+        ("policy=float16", ("Unexpected", "'policy=float16'", "--flag=value")),
+        ("--flagfile=absent.cfg", ("absent.cfg",)),
+        ("--flagfile", ("--flagfile", "no argument")),
+        ("--help", ("flag 'help'",)),
+        ("--epochs=0", ("epochs=0", 1)),
+        ("--loss_scale=8", ("loss_scale='8'", "policy='float32'", "mixed_float16", "float16")),
     ],
 )
 def test_bad_arguments_are_raised(argument, message):
     with pytest.raises(InputError) as raised:
         run_flags.config_from_arguments(["--seed=1", argument])
-    assert message in str(raised.value)
+    assert says(str(raised.value), *message)
 
 
 def test_given_flags_as_arguments_make_the_same_config(tmp_path):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.messages import naming, says
 from tfamp.run.errors import InputError
 from tfamp.sweeping.folder import SweepFolder
 
@@ -41,10 +42,7 @@ def test_a_second_sweep_is_refused_at_once(folder):
     first, second = folder.locked(never, never), folder.locked(never, never)
     with first, pytest.raises(InputError) as raised, second:
         never()
-    assert str(raised.value) == (
-        f"Another sweep (process {os.getpid()}) is at work in {folder.path}. One sweep at a time "
-        "runs in a LOGDIR. Wait for it or stop it, or give another LOGDIR."
-    )
+    assert says(str(raised.value), "sweep", os.getpid(), folder.path, "LOGDIR")
 
 
 def orphaned(folder, pid):
@@ -66,14 +64,15 @@ def test_what_a_killed_sweep_left_is_waited_for(folder, gone):
 
     with folder.locked(said.append, sleep):
         assert (folder.path / ".sweep.lock").read_text() == f"{os.getpid()}\n"
-    assert said == [f"A killed sweep left processes in {folder.path}; waiting for them to end ..."]
+    (line,) = said
+    assert says(line, "killed", folder.path, "waiting")
     assert len(waits) == 3
 
 
 def test_not_for_ever(folder, gone):
     lock, waits = orphaned(folder, gone), []
     locked = folder.locked(lambda line: None, waits.append)
-    with pytest.raises(InputError, match=rf"process {gone}\) is at work in"), locked:
+    with pytest.raises(InputError, match=naming("sweep", gone, folder.path)), locked:
         never()
     assert sum(waits) == pytest.approx(30.0)
     os.close(lock)
@@ -96,7 +95,10 @@ def test_the_lock_goes_to_processes_that_inherit_it(folder):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     locked = SweepFolder(tmp_path / "file" / "runs").locked(never, never)
-    with pytest.raises(InputError, match=r"Cannot write in .*Give a LOGDIR that you can"), locked:
+    with (
+        pytest.raises(InputError, match=naming("Cannot write", tmp_path / "file", "LOGDIR")),
+        locked,
+    ):
         never()
 
 
@@ -133,6 +135,6 @@ def test_the_note_keeps_the_cells_of_sweeps_before(folder):
 def test_a_note_of_something_else(content, folder):
     folder.path.mkdir(parents=True)
     (folder.path / "sweep.json").write_text(content)
-    with pytest.raises(InputError, match=r"sweep\.json is not what a sweep writes .*Remove it, or"):
+    with pytest.raises(InputError, match=naming(folder.path / "sweep.json", "Remove")):
         folder.note(["sweep"], 1, ["a"])
     assert (folder.path / "sweep.json").read_text() == content

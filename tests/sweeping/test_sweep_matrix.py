@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import re
-
 import pytest
 
+from tests.messages import naming, says
 from tfamp.run.errors import InputError
 from tfamp.sweeping import matrix
 from tfamp.sweeping.matrix import Matrix, as_option
@@ -73,57 +72,55 @@ def test_a_flagfile_counts_where_the_sweep_says_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        ({"policies": "float33"}, "Unknown policy 'float33'. Did you mean 'float32'? --policies"),
-        (
-            {"policies": ""},
-            "--policies='': an entry is empty. Give values with a comma",
-        ),
-        ({"policies": "float32,"}, "an entry is empty. .* such as --policies=float32."),
-        ({"policies": "float32,float32"}, "--policies=float32,float32: 'float32' is there twice"),
-        ({"models": "resnet21"}, "Unknown model 'resnet21'. Did you mean 'resnet20'? --models"),
-        ({"models": "absent.py:f"}, "absent.py does not exist. --models takes path/to/file.py:fun"),
-        ({"loops": "fits"}, "Unknown loop 'fits'. Did you mean 'fit'? --loops takes: fit, custom"),
-        ({"seeds": "0,a"}, "--seeds=a: it must be a whole number, from 0 to 4294967295."),
-        ({"seeds": "-1"}, "--seeds=-1: it must be from 0"),
-        ({"seeds": "1.5"}, "--seeds=1.5: it must be a whole number"),
-        ({"seeds": "0-2"}, "--seeds=0-2: it must be a whole number"),
-        ({"seeds": "0,00"}, "--seeds=0,00: '00' is there twice"),
-        ({"loss_scales": "fast"}, "--loss_scales=fast: it takes 'dynamic', 'none' or a number"),
-        ({"loss_scales": "-8"}, "--loss_scales=-8: it takes 'dynamic'"),
-        ({"loss_scales": "inf"}, "--loss_scales=inf: it takes 'dynamic'"),
-        ({"loss_scales": "8,8.0"}, "--loss_scales=8,8.0: '8.0' is there twice"),
+        ({"policies": "float33"}, ("'float33'", "'float32'", "--policies")),
+        ({"policies": ""}, ("--policies=''", "empty", "comma")),
+        ({"policies": "float32,"}, ("--policies=float32,", "empty", "--policies=float32")),
+        ({"policies": "float32,float32"}, ("--policies=float32,float32", "'float32'", "twice")),
+        ({"models": "resnet21"}, ("'resnet21'", "'resnet20'", "--models")),
+        ({"models": "absent.py:f"}, ("absent.py", "--models", "path/to/file.py:function")),
+        ({"loops": "fits"}, ("'fits'", "'fit'", "--loops", "fit", "custom")),
+        ({"seeds": "0,a"}, ("--seeds=a", "whole number", 0, 4294967295)),
+        ({"seeds": "-1"}, ("--seeds=-1", 0, 4294967295)),
+        ({"seeds": "1.5"}, ("--seeds=1.5", "whole number")),
+        ({"seeds": "0-2"}, ("--seeds=0-2", "whole number")),
+        ({"seeds": "0,00"}, ("--seeds=0,00", "'00'", "twice")),
+        ({"loss_scales": "fast"}, ("--loss_scales=fast", "'dynamic'", "'none'", "number")),
+        ({"loss_scales": "-8"}, ("--loss_scales=-8", "'dynamic'", "'none'", "number")),
+        ({"loss_scales": "inf"}, ("--loss_scales=inf", "'dynamic'", "'none'", "number")),
+        ({"loss_scales": "8,8.0"}, ("--loss_scales=8,8.0", "'8.0'", "twice")),
         (
             {"loss_scales": "8", "policies": "float32,bfloat16"},
-            "--loss_scales=8 with --policies=float32,bfloat16: only float16 needs a loss scale. "
-            "Add one of mixed_float16, float16 to --policies, or leave --loss_scales out.",
+            (
+                *("--loss_scales=8", "--policies=float32,bfloat16"),
+                *("mixed_float16", "float16", "--policies", "--loss_scales"),
+            ),
         ),
     ],
 )
 def test_what_is_refused(lists, message):
     with pytest.raises(InputError) as raised:
         read(**lists)
-    wanted = re.escape(message).replace(r"\.\ \.\*\ ", r"\. .* ")
-    assert re.search(wanted, raised.value.told(as_option)), raised.value
+    assert says(raised.value.told(as_option), *message)
 
 
 @pytest.mark.parametrize(
     ("train_flag", "instead"),
     [
-        ("--policy=float32", "Set --policies=float32 before the '--' instead"),
-        ("-policy=float32", "Set --policies=float32 before the '--' instead"),
-        ("--model=resnet20", "Set --models=resnet20 before"),
-        ("--dataset=synthetic", "Set --datasets=synthetic before"),
-        ("--loop=fit", "Set --loops=fit before"),
-        ("--seed=0", "Set --seeds=0 before"),
-        ("--loss_scale=none", "Set --loss_scales=none before"),
-        ("--logdir=x", "the sweep's first argument is the LOGDIR of every cell"),
-        ("--run_name=x", "Leave --run_name out"),
-        ("--", "A second '--' came"),
-        ("--polcy=float32", "Unknown command line flag 'polcy'. Did you mean: policy"),
-        ("epochs=3", "Unexpected argument 'epochs=3'"),
-        ("--flagfile=absent", "absent"),
+        ("--policy=float32", ("--policy=float32", "--policies=float32", "'--'")),
+        ("-policy=float32", ("--policies=float32", "'--'")),
+        ("--model=resnet20", ("--model=resnet20", "--models=resnet20", "'--'")),
+        ("--dataset=synthetic", ("--dataset=synthetic", "--datasets=synthetic", "'--'")),
+        ("--loop=fit", ("--loop=fit", "--loops=fit", "'--'")),
+        ("--seed=0", ("--seed=0", "--seeds=0", "'--'")),
+        ("--loss_scale=none", ("--loss_scale=none", "--loss_scales=none", "'--'")),
+        ("--logdir=x", ("--logdir=x", "first argument", "LOGDIR")),
+        ("--run_name=x", ("--run_name=x", "Leave --run_name out")),
+        ("--", ("second '--'",)),
+        ("--polcy=float32", ("flag 'polcy'", "policy")),
+        ("epochs=3", ("Unexpected", "'epochs=3'")),
+        ("--flagfile=absent", ("'absent'",)),
     ],
 )
 def test_what_the_sweep_sets_cannot_be_set_for_the_trainer(train_flag, instead):
-    with pytest.raises(InputError, match=re.escape(instead)):
+    with pytest.raises(InputError, match=naming(*instead)):
         read("--epochs=1", train_flag)
