@@ -55,7 +55,7 @@ def weights_of(model):
 CASES = [
     # The scale falls from 4 to 2, the floor, where the second skip is the collapse.
     ("inf", {"initial_loss_scale": 4.0, "min_loss_scale": 2.0}, 6, 2.0),
-    ("nan", {"initial_loss_scale": 1024.0, "max_skipped_in_a_row": 2}, 7, 128.0),
+    ("nan", {"initial_loss_scale": 1024.0, "max_skipped_in_a_row": 2}, 7, 256.0),
     ("nan", {"loss_scale": "64", "max_skipped_in_a_row": 2}, 7, 64.0),
 ]
 
