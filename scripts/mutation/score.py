@@ -131,7 +131,8 @@ def page(score: dict[str, Any]) -> str:
         "",
         f"Of {tried:,} mutants {noticed:,} were noticed: {_percent(noticed, tried)}. There are "
         f"{sum(module.mutants for module in modules):,} in all; where fewer were tried, they are a "
-        "random sample.",
+        "random sample. The tests were written against what survived in these very samples, so "
+        "another seed finds more: this is no estimate for the mutants that were not tried.",
         "",
         "| module | mutants | tried | killed | timed out | survived | noticed |",
         "|---|---|---|---|---|---|---|",

@@ -107,8 +107,10 @@ def test_the_model_is_left_as_it_was_also_after_an_error():
     assert "train_step" not in vars(model)
     with pytest.raises(RuntimeError), tfamp.kept_moving_averages(model):
         assert "train_step" in vars(model)
+        assert model.optimizer.announcements.keeps_averages
         raise RuntimeError
     assert "train_step" not in vars(model)
+    assert not model.optimizer.announcements.keeps_averages
 
 
 def test_on_replicas(two_replicas):

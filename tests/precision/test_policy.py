@@ -101,6 +101,7 @@ def test_the_near_ones_are_five_by_their_likeness_to_the_last_part_too():
     model = keras.Sequential([keras.Input((1,)), *layers], name="m")
     with pytest.raises(InputError) as refused:
         policy.force_float32(model, ["deap"])
+    assert "float32_layers" in str(refused.value)
     near = str(refused.value).split("Near it: ")[1].rstrip(".").split(", ")
     assert near[:2] == ["m/block/deep", "m/peas"] and len(near) == 5
 

@@ -14,6 +14,40 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 from mutation import score as mutation_score  # noqa: E402
 
+SCORE = ROOT / mutation_score.SCORE
+
+
+def modules() -> list[mutation_score.ModuleScore]:
+    return mutation_score.read(SCORE)["modules"]
+
+
+# The committed score.
+
+
+def test_the_page_is_the_scores():
+    page = mutation_score.page_of(SCORE).read_text()
+    assert page == mutation_score.page(mutation_score.read(SCORE))
+
+
+def test_the_sums_agree_and_every_survivor_is_explained():
+    for module in modules():
+        assert (ROOT / module.module).is_file()
+        assert module.tried == module.killed + module.timed_out + len(module.survivors)
+        assert 0 < module.tried <= module.mutants
+        assert (module.seed is None) == (module.tried == module.mutants)
+        assert module.commit and module.date and module.module in module.command
+        assert all((ROOT / tests).exists() for tests in module.tests)
+        for survivor in module.survivors:
+            assert survivor.why and "\n" not in survivor.why, (module.module, survivor)
+
+
+def test_the_whole_of_precision_is_in_it_and_nine_in_ten_are_noticed():
+    of_precision = [each for each in modules() if each.module.startswith("tfamp/precision/")]
+    files = {f"tfamp/precision/{file.name}" for file in ROOT.glob("tfamp/precision/*.py")}
+    assert {each.module for each in of_precision} == files - {"tfamp/precision/__init__.py"}
+    tried = sum(each.tried for each in of_precision)
+    assert sum(each.noticed for each in of_precision) / tried >= 0.9
+
 
 def test_a_new_score_keeps_the_old_explanations_and_the_other_modules(tmp_path):
     def score(name, *survivors):
