@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.messages import says
 from tests.reporting.made_runs import write_run, write_sweep
 from tfamp import report
 from tfamp.reporting.figures import group_pictures
@@ -115,11 +116,11 @@ def test_only_broken_runs_still_make_a_report(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{}/absent"], "is no folder. Give the LOGDIR of training runs."),
-        (["{}/empty"], "holds no runs. Give the --logdir of tfamp.train"),
-        (["{}/runs", "--baseline=float16"], "no completed run has this policy"),
-        (["{}/runs", "--baseline=flot32"], "Did you mean 'float32'?"),
-        (["{}/runs", "--out={}/runs/a/result.json"], "Cannot write to"),
+        (["{}/absent"], ("/absent", "no folder", "LOGDIR")),
+        (["{}/empty"], ("/empty", "no runs", "--logdir")),
+        (["{}/runs", "--baseline=float16"], ("--baseline=float16", "float32", "--baseline")),
+        (["{}/runs", "--baseline=flot32"], ("baseline 'flot32'", "'float32'")),
+        (["{}/runs", "--out={}/runs/a/result.json"], ("/runs/a/result.json", "--out")),
     ],
 )
 def test_bad_input_is_refused(arguments, message, tmp_path, capsys):
@@ -127,7 +128,7 @@ def test_bad_input_is_refused(arguments, message, tmp_path, capsys):
     write_run(tmp_path / "runs", name="a")
     assert report.main([argument.format(tmp_path) for argument in arguments]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("tfamp: ") and message in said
+    assert said.startswith("tfamp: ") and says(said, *message)
     assert "Traceback" not in said
 
 
@@ -135,4 +136,4 @@ def test_bad_input_is_refused(arguments, message, tmp_path, capsys):
 def test_a_wrong_command_line_is_refused(arguments, capsys):
     assert report.main(arguments) == 2
     said, more = capsys.readouterr().err.splitlines()
-    assert said.startswith("tfamp: ") and more == "Run with --helpshort to see every flag."
+    assert said.startswith("tfamp: ") and says(more, "--helpshort")

@@ -8,6 +8,7 @@ import pytest
 from short_runs import ODD
 
 from tests.marks import slow
+from tests.messages import naming, says
 from tfamp import train as command
 from tfamp.run import records
 from tfamp.run.config import Config
@@ -62,7 +63,7 @@ def test_an_unscaled_train_step_is_told_of(tmp_path):
     with pytest.warns(UserWarning, match="nothing scales the loss"):
         result = trainer.train(resolve(config), say=said.append).result
     assert result.figures.loss_scale is None
-    assert any("Call self.optimizer.scale_loss(loss) inside the tape." in line for line in said)
+    assert any("self.optimizer.scale_loss(loss)" in line for line in said)
     # What was asked for is what is recorded: the next sweep finds this cell finished.
     assert config.loss_scale == "dynamic"
 
@@ -70,13 +71,13 @@ def test_an_unscaled_train_step_is_told_of(tmp_path):
 def test_a_loss_scale_that_the_train_step_never_takes_is_refused():
     keras.config.set_dtype_policy("mixed_float16")
     config = Config(model=f"{ODD}:adds_a_thousand", policy="mixed_float16", loss_scale="1024")
-    with pytest.raises(InputError, match=r"loss_scale='1024', but the train_step of .* never"):
+    with pytest.raises(InputError, match=naming("loss_scale='1024'", "train_step", "scale_loss")):
         trainer.build(resolve(config))
 
 
 def test_a_train_step_that_does_not_update_is_refused():
     config = Config(model=f"{ODD}:has_its_own_optimizer")
-    with pytest.raises(InputError, match=r"its train_step never calls self\.optimizer\.apply"):
+    with pytest.raises(InputError, match=naming("train_step", "never", "self.optimizer.apply")):
         trainer.build(resolve(config))
 
 
@@ -94,7 +95,7 @@ def test_a_compute_loss_of_the_models_own_is_kept(policy, train):
 )
 def test_the_custom_loop_refuses_what_it_would_pass_over(function, method):
     config = Config(model=f"{ODD}:{function}", loop="custom")
-    with pytest.raises(InputError, match=rf"has its own {method}: .* Set loop='fit'\."):
+    with pytest.raises(InputError, match=naming(f"its own {method}", "loop='fit'")):
         trainer.build(resolve(config))
 
 
@@ -111,9 +112,8 @@ def test_a_test_step_of_the_models_own_evaluates_in_both_loops(loop, train):
     assert done.result["validation_loss"] > 1000
     assert done.result["validation_accuracy"] is None
     assert records.VALIDATION_ACCURACY not in done.epochs[0]
-    assert "validation accuracy  not reported by the model" in command.summary(
-        RunResult.from_json(done.result), "x"
-    )
+    summary = command.summary(RunResult.from_json(done.result), "x")
+    assert says(summary, "validation accuracy", "not reported")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import pytest
 
+from tests.messages import says
 from tfamp.precision import computes, policy
 from tfamp.run.result import ComputesIn
 from tfamp.run.run_config import Float32Effect
@@ -75,18 +76,18 @@ NOTHING = dataclasses.replace(COUNTED, layers=0)
 @pytest.mark.parametrize(
     ("policy_name", "counted", "said"),
     [
-        ("mixed_float16", COUNTED, "2 of 4 layers with weights compute in float16, with 37.5 %"),
-        ("float32", NOTHING, "All 4 layers with weights compute in float32."),
+        ("mixed_float16", COUNTED, ("2 of 4 layers", "float16", "37.5 %")),
+        ("float32", NOTHING, ("All 4 layers", "float32")),
         (
             "mixed_bfloat16",
             NOTHING,
-            "The policy is mixed_bfloat16, but no layer with weights computes in bfloat16. All 4",
+            ("mixed_bfloat16", "no layer", "bfloat16", "All 4 layers", "float32"),
         ),
-        ("float16", NOTHING, "The policy is float16, but no layer with weights"),
+        ("float16", NOTHING, ("float16", "no layer", "float16", "All 4 layers", "float32")),
     ],
 )
 def test_what_is_said_of_the_count(policy_name, counted, said):
-    assert computes.in_words(counted, policy_name).startswith(said)
+    assert says(computes.in_words(counted, policy_name), *said)
 
 
 def test_the_effect_of_patterns():
@@ -103,12 +104,14 @@ def test_the_effect_of_patterns():
 @pytest.mark.parametrize(
     ("changed", "anyway", "said"),
     [
-        (["a", "b"], [], "Of float32_layers 'x': moved to float32: a, b"),
-        ([], ["c", "d"], "Of float32_layers 'x': changes nothing; in float32 anyway: c, d"),
-        (["a"], ["c"], "Of float32_layers 'x': moved to float32: a; in float32 anyway: c"),
-        ([], [], "Of float32_layers 'x': changes nothing"),
+        (["a", "b"], [], ("moved", "a, b")),
+        ([], ["c", "d"], ("nothing", "anyway", "c, d")),
+        (["a"], ["c"], ("moved", "a;", "anyway", "c")),
+        ([], [], ("nothing",)),
     ],
 )
 def test_what_is_said_of_an_effect(changed, anyway, said):
     effect = Float32Effect(changed=tuple(changed), float32_anyway=tuple(anyway))
-    assert computes.effect_in_words("x", effect) == said
+    told = computes.effect_in_words("x", effect)
+    assert says(told, "float32_layers 'x'", *said)
+    assert ("moved" in told, "anyway" in told) == (bool(changed), bool(anyway))

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import tfamp
 from tests.marks import slow
+from tests.messages import says
 from tfamp.precision import watch
 
 
@@ -39,14 +40,14 @@ def test_each_thing_is_told_once(looks, capsys):
     optimizer = stepped([1.0, NAN, NAN], [1.0, NAN, INF])
     looks()
     said = capsys.readouterr().err
-    assert "2 of 3 steps so far were skipped because their loss was NaN or infinite" in said
+    assert says(said, "2 of 3 steps", "skipped", "loss")
     looks()
     optimizer.apply([tf.constant([INF])])
     looks()
     assert capsys.readouterr().err == ""
     optimizer.apply([tf.constant([INF])])
     looks()
-    assert "Loss scaling collapsed at step 5: " in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "collapsed", "step 5")
     # Told, but not taken from the script that asks for it.
     assert optimizer.collapsed_at == 5
     looks()
@@ -107,11 +108,9 @@ def test_a_whole_script(jit_compile):
     assert done.stdout == "10 256.0\n"
     said = [line for line in done.stderr.splitlines() if line.startswith("tfamp:")]
     assert len(said) == 3
-    assert said[0].startswith("tfamp: Loss scaling collapsed at step 6 (read 14 steps later")
-    assert "The loss itself was not finite" in said[0]
-    assert said[1].startswith("tfamp: 10 of 20 steps so far were skipped")
-    assert "The moving averages of sequential/norm took in a batch" in said[2]
-    assert "with tfamp.kept_moving_averages(model):" in said[2]
+    assert says(said[0], "collapsed", "step 6", "14 steps later", "loss itself", "not finite")
+    assert says(said[1], "10 of 20 steps", "skipped")
+    assert says(said[2], "moving averages", "sequential/norm", "tfamp.kept_moving_averages(model)")
 
 
 def test_the_model_is_found_by_its_weights():

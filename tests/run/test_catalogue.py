@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.messages import naming
 from tfamp.run import catalogue
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError
@@ -18,12 +19,12 @@ def test_names_of_the_right_form(name):
 
 @pytest.mark.parametrize("name", ["", "fashion mnist", "../etc/passwd", "a/b/c", "\u00e9", "1a"])
 def test_other_names_are_refused_with_the_config(name):
-    with pytest.raises(InputError, match=r"is no dataset name\..*dataset takes fashion"):
+    with pytest.raises(InputError, match=naming(f"{name!r}", "dataset", "fashion_mnist_mini")):
         resolve(Config(dataset=name))
 
 
 def test_the_nearest_guess():
-    with pytest.raises(InputError, match="Did you mean 'fashion_mnist'"):
+    with pytest.raises(InputError, match=naming("'fashion mnist'", "'fashion_mnist'")):
         catalogue.check_dataset("dataset", "fashion mnist")
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.messages import naming
 from tfamp.run.ranges import Range, whole
 from tfamp.run.scale_rules import RANGES, ScaleRules
 
@@ -23,7 +24,7 @@ def test_the_defaults_are_in_range():
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0, -1.0, 1e39, 1e-40, 2.0**127])
 def test_scales_that_float32_does_not_hold_or_cannot_double(name, value):
     for dynamic in (True, False):
-        with pytest.raises(ValueError, match=rf"^{name}=.*2\^-126 \(1\.18e-38\) or more and below"):
+        with pytest.raises(ValueError, match=naming(f"{name}=", "2^-126", "2^127")):
             ScaleRules(**{name: value}, dynamic=dynamic)
 
 
@@ -58,7 +59,7 @@ def test_no_limit():
 
 
 def test_the_initial_scale_lies_between_the_bounds():
-    with pytest.raises(ValueError, match=r"initial_scale=8 lies outside .*max_scale=4"):
+    with pytest.raises(ValueError, match=naming("initial_scale=8", "max_scale=4")):
         ScaleRules(initial_scale=8.0, max_scale=4.0)
     assert ScaleRules(initial_scale=8.0, max_scale=4.0, dynamic=False)
 

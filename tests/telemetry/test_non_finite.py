@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import tfamp
+from tests.messages import says
 from tfamp.precision.collapse import LossScaleCollapse
 from tfamp.run import records
 from tfamp.run.result import NonFinite
@@ -64,10 +65,11 @@ def test_the_first_fault_and_how_many(rows, expected, watch, said):
 
 def test_the_words_name_value_skip_and_what_to_look_at(watch, said):
     watch.see(1, 0, row(loss=NAN, skipped=1))
-    assert said[0].startswith("Step 1: the loss is NaN, and the step was skipped. Look for NaN")
+    assert says(said[0], "Step 1", "loss is NaN", "skipped", "Look for NaN")
     later = NonFiniteWatch(said.append)
     later.see(7, 0, row(norm=INF))
-    assert said[1].startswith("Step 7: the gradient is infinite. Lower the learning rate")
+    assert says(said[1], "Step 7", "gradient is infinite", "learning rate")
+    assert "skipped" not in said[1]
 
 
 def test_only_the_last_epochs_losses_decide(watch):
@@ -75,8 +77,7 @@ def test_only_the_last_epochs_losses_decide(watch):
         watch.see(step, epoch, row(loss=loss))
     assert watch.verdict(3, 3) is None
     watch.see(4, 2, row(loss=NAN))
-    assert "Every loss of the last epoch is NaN or infinite" in watch.verdict(4, 4)
-    assert "at step 2" in watch.verdict(4, 4)
+    assert says(watch.verdict(4, 4), "last epoch", "step 2")
 
 
 def test_no_applied_step_is_no_success(watch):
@@ -98,8 +99,7 @@ def test_a_collapse_ends_the_run_or_is_said(watch, said):
     watch.stops = False
     watch.take_collapse(collapses)
     (line,) = said
-    assert line.startswith("Loss scaling collapsed at step 5")
-    assert line.endswith("The run goes on, as it was told to.")
+    assert says(line, "collapsed", "step 5", "goes on")
 
 
 def test_a_weight_that_broke_without_a_loss_is_found(watch):
@@ -120,5 +120,5 @@ def test_a_script_of_the_users_is_told_and_its_result_says_failed(tmp_path, caps
     result = telemetry.directory.result.read_text()
     assert '"status": "failed"' in result and '"error": "No step was applied' in result
     said = capsys.readouterr().err
-    assert said.count("Step 1: the loss is NaN, and the step was skipped.") == 1
+    assert said.count("Step 1: the loss is NaN") == 1
     assert "No step was applied" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.messages import says
 from tfamp.reporting.pages import formatting, scale_tables
 
 SCALE = {
@@ -126,14 +127,13 @@ def test_a_variant_without_scaling_is_told_beside_those_that_scaled():
             variant("uncounted", run(0, SCALE, GRADIENTS | {"zero_share": None})),
         ]
     }
-    assert scale_tables.gradient_sentences(group) == [
-        "plain trained in 1 of 2 runs; 600 of 2,400 steps had a non-finite gradient, and 50.00 % "
-        "of the gradient entries were zero, beside 25.00 % under scaled."
-    ]
+    (sentence,) = scale_tables.gradient_sentences(group)
+    assert says(sentence, "plain", "1 of 2 runs", "600 of 2,400 steps", "non-finite")
+    assert says(sentence, "50.00 %", "zero", "25.00 %", "scaled")
 
 
 def test_a_variant_alone_is_told_alone():
     runs = [run(0, gradients=GRADIENTS | {"zero_share": None})]
-    assert scale_tables.gradient_sentences({"variants": [variant("a", *runs)]}) == [
-        "a trained in 1 of 1 runs; 0 of 1,200 steps had a non-finite gradient."
-    ]
+    (sentence,) = scale_tables.gradient_sentences({"variants": [variant("a", *runs)]})
+    assert says(sentence, "a", "1 of 1 runs", "0 of 1,200 steps", "non-finite")
+    assert "%" not in sentence
