@@ -36,6 +36,15 @@ def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
     )
 
 
+def test_with_accumulation_skips_are_of_updates_not_of_microbatches(tmp_path):
+    folder = write_run(tmp_path, policy="mixed_float16", skips=(4, 8))
+    rewrite(folder / "result.json", steps_attempted=30, steps_applied=28)
+    run = read(folder)
+    assert len(run.series(records.SCALE)) == 60
+    summary = scale_summary.summarise_scale(run)
+    assert (summary.skipped, summary.steps) == (2, 30)
+
+
 def test_settled_is_what_held_in_the_second_half_and_not_a_last_dip(tmp_path):
     scales = [2.0**20] * 30 + [2.0**15] * 28 + [2.0**14] * 2
     summary = scale_summary.summarise_scale(

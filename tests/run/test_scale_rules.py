@@ -62,6 +62,15 @@ def test_the_initial_scale_lies_between_the_bounds():
     with pytest.raises(ValueError, match=naming("initial_scale=8", "max_scale=4")):
         ScaleRules(initial_scale=8.0, max_scale=4.0)
     assert ScaleRules(initial_scale=8.0, max_scale=4.0, dynamic=False)
+    with pytest.raises(ValueError, match=naming("min_scale=4", "max_scale=2")):
+        ScaleRules(initial_scale=3.0, min_scale=4.0, max_scale=2.0)
+
+
+def test_what_float32_does_not_hold_is_told_within_the_range():
+    with pytest.raises(ValueError, match=naming("growth_factor=inf", "above 1", "3.4e+38")):
+        ScaleRules(growth_factor=float("inf"))
+    with pytest.raises(ValueError, match=naming("backoff_factor=1e-40", "below 1", "2^-126")):
+        ScaleRules(backoff_factor=1e-40)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ class RecordedOptimizer(keras.optimizers.LossScaleOptimizer):
         >>> clipped, norm = tf.clip_by_global_norm(gradients, 1.0)
         >>> optimizer.apply(clipped, variables, is_unscaled=True)
 
-        Under a strategy they are summed over the replicas, so that clipping sees the whole
-        gradient. With accumulation they are those of one microbatch.
+        Under a strategy they are summed over the replicas; with accumulation they are those of one
+        microbatch. In a tf.function of its own it is seen only while that is traced.
 
         Args:
             grads: Gradients of the scaled loss, as for `apply`.
@@ -250,9 +250,7 @@ class RecordedOptimizer(keras.optimizers.LossScaleOptimizer):
     skipped_non_finite_loss = reading(
         "skipped_non_finite_loss", int, "Skips that no scale could help: of a non-finite loss."
     )
-    grad_norm = reading(
-        "grad_norm", float, "Global norm of the last update's gradient, unscaled, before clipping."
-    )
+    grad_norm = reading("grad_norm", float, "Norm of the last gradient, unscaled and unclipped.")
 
     @property
     def steps_applied(self) -> int:

@@ -60,7 +60,8 @@ def summarise_scale(run: FinishedRun) -> ScaleSummary | None:
         growths=sum(new > old for old, new in zip(scales, after, strict=True)),
         skipped=len(skips) if has_all_steps else scale.skipped,
         first_overflow_step=skips[0] if skips and has_all_steps else None,
-        steps=len(scales) if has_all_steps else run.figures.steps_attempted,
+        # Updates: with accumulation a row is one microbatch.
+        steps=run.figures.steps_attempted,
         skipped_non_finite_loss=scale.skipped_non_finite_loss,
         collapsed_at=scale.collapsed_at,
     )

@@ -66,7 +66,10 @@ class Range:
         if value == 0 or SMALLEST_FLOAT32 <= abs(value) <= LARGEST_FLOAT32:
             return None
         smallest, largest = _shown(SMALLEST_FLOAT32), _shown(LARGEST_FLOAT32)
-        return f"float32 does not hold it. Set a number from {smallest} to {largest}."
+        return (
+            f"float32 does not hold it. It must be {self}, and other than 0 from {smallest} to "
+            f"{largest}."
+        )
 
     def _holds(self, value: float) -> bool:
         # NaN is nowhere: each comparison with it is false.

@@ -152,7 +152,7 @@ SKIPPED_NON_FINITE_LOSS = Figure(
 GRADIENT_NORM = Figure(
     "grad/global_norm",
     "step that updates",
-    "unscaled, before clipping, of the whole gradient",
+    "unscaled, before the optimizer clips, of the whole gradient that it got",
     column="grad_norm",
     measured="updates",
     chart=(_SCALED, "Gradient norm, unscaled"),

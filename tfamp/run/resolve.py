@@ -94,6 +94,11 @@ def _check_loss_scale(config: Config, given: Collection[str]) -> None:
             f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
         )
     low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
+    if config.loss_scale == "dynamic" and low > high:
+        raise InputError(
+            f"{setting('min_loss_scale', low)} is above {setting('max_loss_scale', high)}. Move "
+            "one of the two."
+        )
     if config.loss_scale == "dynamic" and not low <= start <= high:
         raise InputError(
             f"{setting('initial_loss_scale', start)} lies outside "

@@ -41,6 +41,10 @@ class ScaleRules:
             why_not = allowed.why_not(value)
             if why_not:
                 raise ValueError(f"{name}={value}: {why_not}")
+        if self.dynamic and self.min_scale > self.max_scale:
+            raise ValueError(
+                f"min_scale={self.min_scale:g} is above max_scale={self.max_scale:g}. Move one."
+            )
         if self.dynamic and not self.min_scale <= self.initial_scale <= self.max_scale:
             raise ValueError(
                 f"initial_scale={self.initial_scale:g} lies outside [min_scale="
