@@ -97,7 +97,7 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("order", ["keras first", "tfamp first", slow("a part of tfamp")])
+@pytest.mark.parametrize("order", ["keras first", slow("tfamp first"), slow("a part of tfamp")])
 def test_a_fresh_process_loads_a_compiled_model(order, trained_by_tfamp):
     imports, name, expected = ORDERS[order]
     script = f"""

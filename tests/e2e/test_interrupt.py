@@ -87,7 +87,8 @@ def read_from(pipe, process):
     pytest.fail(process.stderr.read())
 
 
-@pytest.mark.parametrize(("loop", "presses"), [("custom", 2), slow("fit", 1)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("loop", "presses"), [("custom", 2), ("fit", 1)])
 def test_ctrl_c_while_the_main_thread_is_not_in_python(loop, presses, tmp_path):
     """As while XLA compiles: Python's own handler would wait for the step, which never ends."""
     for pipe in ("reached", "go"):

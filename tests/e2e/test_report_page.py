@@ -11,10 +11,13 @@ from tests.reporting.made_runs import write_sweep
 from tfamp import report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="needs Debian's packages chromium and chromium-driver",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="needs Debian's packages chromium and chromium-driver",
+    ),
+]
 WIDTHS = {"desktop": 1280, "phone": 390}
 OPTIONS = (
     "--headless",

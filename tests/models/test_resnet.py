@@ -71,7 +71,8 @@ def test_resolution_of_each_stage(name, side, expected):
     assert stage_sides(model, len(expected)) == expected
 
 
-@pytest.mark.parametrize("name", ["resnet18", slow("resnet50")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_large_and_small_images_give_the_same_names_but_for_the_pooling(name):
     small = registry.build(name, (32, 32, 3), 10)
     large = registry.build(name, (96, 96, 3), 10)

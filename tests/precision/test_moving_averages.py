@@ -82,6 +82,7 @@ def test_an_overflow_of_the_gradient_alone_is_undone_too():
         np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.slow
 def test_a_bad_microbatch_anywhere_in_a_group():
     # The fourth microbatch is the second of its group of two, the third is the first.
     for start in (32, 48):

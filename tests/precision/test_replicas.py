@@ -278,7 +278,7 @@ def train(strategy, loop, labels=LABELS, make=None, policy="mixed_float16", inpu
 @pytest.mark.parametrize(
     ("policy", "loop"),
     [
-        ("float32", "custom"),
+        slow("float32", "custom"),
         ("mixed_float16", "custom"),
         ("mixed_bfloat16", "fit"),
         slow("float32", "fit"),
@@ -306,7 +306,7 @@ def test_two_replicas_train_as_one(two_replicas, loop, policy):
 @pytest.mark.parametrize(
     ("replica", "bad", "loop"),
     [
-        (1, OVERFLOWS, "fit"),
+        slow(1, OVERFLOWS, "fit"),
         (1, INF, "custom"),
         slow(1, OVERFLOWS, "custom"),
         slow(1, INF, "fit"),

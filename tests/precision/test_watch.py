@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 import tfamp
-from tests.marks import slow
 from tests.messages import says
 from tfamp.precision import watch
 
@@ -101,7 +100,8 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("jit_compile", [False, slow(True)])
+@pytest.mark.slow
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_whole_script(jit_compile):
     script = textwrap.dedent(SCRIPT).replace("JIT", str(jit_compile))
     done = subprocess.run(

@@ -107,6 +107,11 @@ class Checkout:
         """Starts an installation, sends all of it a signal once pip hangs; exit code and stderr."""
         process = self.start(PIP_STUB=f"hang_{where}")
         with (self.stubs / "fifo").open("w"):  # Blocks until pip reads.
+            log = self.venv / "install.log"
+            while (where, signum) == ("within", signal.SIGKILL) and process.poll() is None:
+                # What pip has said comes to the log through a process of its own.
+                if log.exists() and "Installing" in log.read_text():
+                    break
             os.killpg(process.pid, signum)
             _, err = process.communicate(timeout=120)
         return process.returncode, err

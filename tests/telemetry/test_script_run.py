@@ -37,7 +37,7 @@ except ZeroDivisionError:
 """
 ENDS = [
     ("raise RuntimeError('out of luck')", 1, "failed", "RuntimeError: out of luck"),
-    ("raise KeyboardInterrupt", 130, "interrupted", None),
+    slow("raise KeyboardInterrupt", 130, "interrupted", None),
     slow("raise ZeroDivisionError", 0, "interrupted", None),
     slow("sys.exit(3)", 3, "interrupted", None),
 ]

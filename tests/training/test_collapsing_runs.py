@@ -66,7 +66,7 @@ CASES = [
         (*CASES[0], 1, "fit"),
         (*CASES[0], 2, "custom"),
         (*CASES[1], 1, "custom"),
-        (*CASES[2], 1, "fit"),
+        slow(*CASES[2], 1, "fit"),
         slow(*CASES[0], 1, "custom"),
         slow(*CASES[0], 2, "fit"),
         slow(*CASES[1], 1, "fit"),

@@ -153,7 +153,8 @@ def epoch(model, telemetry, loop, number):
     return [{name: v for name, v in row.items() if name not in TIMES} for row in rows]
 
 
-@pytest.mark.parametrize("loop", ["fit", pytest.param("custom", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["fit", "custom"])
 def test_rows_and_figures_go_on_too(tmp_path, loop):
     def begin(name, seed):
         model, _ = built("mixed_float16", seed)

@@ -9,6 +9,7 @@ import pytest
 from drawn_groups import group_of, without
 from matplotlib.image import imread
 
+from tests.marks import slow
 from tests.reporting.made_runs import rewrite, write_run
 from tfamp.reporting.figures import (
     curve_plots,
@@ -65,7 +66,7 @@ def test_what_nothing_measured_gets_no_picture(tmp_path):
     assert [entry.file for entry in pictures] == ["curves_over_steps.png"]
 
 
-@pytest.mark.parametrize(("variants", "seeds"), [(1, 1), (8, 1), (1, 10), (8, 3)])
+@pytest.mark.parametrize(("variants", "seeds"), [(1, 1), (8, 1), (1, 10), slow(8, 3)])
 def test_any_number_of_variants_and_seeds_is_drawn(tmp_path, variants, seeds):
     settings = [
         {"policy": "float32"},
