@@ -92,6 +92,14 @@ def effect_in_words(pattern: str, effect: Float32Effect) -> str:
     return said
 
 
+def trainable_parameters(model: keras.Model) -> int:
+    """How many numbers of a model are trained."""
+    return _size(model.trainable_variables)
+
+
 def _own_parameters(layer: keras.layers.Layer) -> int:
-    own = [variable for variable in own_variables(layer) if variable.trainable]
-    return sum(math.prod(variable.shape) for variable in own)
+    return _size([variable for variable in own_variables(layer) if variable.trainable])
+
+
+def _size(variables: Sequence[keras.Variable]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)

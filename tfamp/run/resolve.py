@@ -11,6 +11,7 @@ from tfamp.run import catalogue
 from tfamp.run.catalogue import OPTIMIZERS
 from tfamp.run.config import FLOAT16_POLICIES, SCALE_SETTINGS, Config, declarations
 from tfamp.run.errors import InputError, setting
+from tfamp.run.scale_rules import why_not_together
 
 
 def resolve(config: Config, given: Collection[str] = ()) -> Config:
@@ -93,15 +94,10 @@ def _check_loss_scale(config: Config, given: Collection[str]) -> None:
             f"{came} with {loss_scale}: it has no effect there. Set "
             f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
         )
-    low, start, high = config.min_loss_scale, config.initial_loss_scale, config.max_loss_scale
-    if config.loss_scale == "dynamic" and low > high:
-        raise InputError(
-            f"{setting('min_loss_scale', low)} is above {setting('max_loss_scale', high)}. Move "
-            "one of the two."
-        )
-    if config.loss_scale == "dynamic" and not low <= start <= high:
-        raise InputError(
-            f"{setting('initial_loss_scale', start)} lies outside "
-            f"[{setting('min_loss_scale', low)}, {setting('max_loss_scale', high)}]. Move one of "
-            "the three."
-        )
+    names = {rule: name for name, rule in SCALE_SETTINGS.items()}
+    contradiction = why_not_together(
+        {rule: getattr(config, name) for rule, name in names.items()},
+        lambda rule, value: setting(names[rule], value),
+    )
+    if config.loss_scale == "dynamic" and contradiction:
+        raise InputError(contradiction)

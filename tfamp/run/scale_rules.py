@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfamp.run.ranges import SMALLEST_FLOAT32, Range, whole
@@ -41,15 +42,28 @@ class ScaleRules:
             why_not = allowed.why_not(value)
             if why_not:
                 raise ValueError(f"{name}={value}: {why_not}")
-        if self.dynamic and self.min_scale > self.max_scale:
-            raise ValueError(
-                f"min_scale={self.min_scale:g} is above max_scale={self.max_scale:g}. Move one."
-            )
-        if self.dynamic and not self.min_scale <= self.initial_scale <= self.max_scale:
-            raise ValueError(
-                f"initial_scale={self.initial_scale:g} lies outside [min_scale="
-                f"{self.min_scale:g}, max_scale={self.max_scale:g}]. Move one of the three."
-            )
+        contradiction = why_not_together(
+            dataclasses.asdict(self), lambda rule, value: f"{rule}={value:g}"
+        )
+        if self.dynamic and contradiction:
+            raise ValueError(contradiction)
+
+
+def why_not_together(rules: Mapping[str, Any], said: Callable[[str, float], str]) -> str | None:
+    """Says why the rules of a dynamic scale contradict each other; None if they do not.
+
+    Args:
+        rules: Each rule's value, by its name here.
+        said: How a message names a rule and its value.
+    """
+    low, start, high = (rules[name] for name in ("min_scale", "initial_scale", "max_scale"))
+    floor, ceiling = said("min_scale", low), said("max_scale", high)
+    if low > high:
+        return f"{floor} is above {ceiling}. Move one of the two."
+    if not low <= start <= high:
+        initial = said("initial_scale", start)
+        return f"{initial} lies outside [{floor}, {ceiling}]. Move one of the three."
+    return None
 
 
 # The range of each rule that is a number.

@@ -29,6 +29,12 @@ def device_name(device: str) -> str:
     return "CPU"
 
 
+def described_device() -> str:
+    """The training device and what stands behind it, as `CPU:0 (its name)`."""
+    device = training_device()
+    return f"{device} ({device_name(device)})"
+
+
 def device_bytes(device: str) -> tuple[int, int]:
     """Bytes that TensorFlow holds on a device now, and their peak since the last reset."""
     info = tf.config.experimental.get_memory_info(device)

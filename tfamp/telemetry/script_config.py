@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 import re
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfamp.precision import keras_internals
+from tfamp.precision import computes, keras_internals
 from tfamp.precision import policy as policy_lib
 from tfamp.precision.loss_scale import LossScaleOptimizer
 from tfamp.precision.recorded_optimizer import RecordedOptimizer
@@ -35,7 +34,7 @@ def record(
         command_line=tuple(sys.argv),
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),
-        device=device(),
+        device=memory.described_device(),
         tf32=policy_lib.computes_in_tf32(),
         trainable_parameters=_trainable_parameters(model),
         optimizers=several or None,
@@ -72,12 +71,6 @@ def phase(config: Mapping[str, Any], model: keras.Model | None) -> dict[str, Any
     names = ("optimizer", "learning_rate", "loss_scale", "epochs")
     parameters = {"trainable_parameters": _trainable_parameters(model)}
     return {name: config[name] for name in names if name in config} | parameters
-
-
-def device() -> str:
-    """The training device and what stands behind it, as `CPU:0 (its name)`."""
-    name = memory.training_device()
-    return f"{name} ({memory.device_name(name)})"
 
 
 def _policy(model: keras.Model | None) -> str:
@@ -138,9 +131,7 @@ def _learning_rate(inner: keras.optimizers.Optimizer) -> float | None:
 
 
 def _trainable_parameters(model: keras.Model | None) -> int | None:
-    if model is None:
-        return None
-    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    return None if model is None else computes.trainable_parameters(model)
 
 
 def _model_name(model: keras.Model | None) -> str | None:

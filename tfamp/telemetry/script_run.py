@@ -17,7 +17,7 @@ import keras
 from tfamp.precision import policy as policy_lib
 from tfamp.run import provenance
 from tfamp.run.result import RunResult, Status
-from tfamp.telemetry import script_config
+from tfamp.telemetry import memory, script_config
 from tfamp.telemetry.recorder import Recorder
 
 # The runs of this process, by folder: one of them may go on. Those that have not ended are told
@@ -159,7 +159,7 @@ class ScriptRun:
             error=error,
             **told,
             tf32=policy_lib.computes_in_tf32(),
-            device=script_config.device(),
+            device=memory.described_device(),
             versions=provenance.versions(),
         )
 

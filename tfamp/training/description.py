@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import keras
 
 from tfamp.precision import computes
 from tfamp.precision import policy as policy_lib
@@ -29,25 +26,20 @@ def config_record(
         command_line: What the user typed.
         asked: The settings that he gave; None where that is not known.
     """
-    device = memory.training_device()
     return RunConfig(
         config=run.config.to_json(),
         asked=None if asked is None else dict(asked),
         command_line=tuple(command_line),
         versions=provenance.versions(),
         git_revision=provenance.git_revision(),
-        device=f"{device} ({memory.device_name(device)})",
+        device=memory.described_device(),
         tf32=policy_lib.computes_in_tf32(),
-        trainable_parameters=_trainable(run.model),
+        trainable_parameters=computes.trainable_parameters(run.model),
         model_sha256=run.model_files,
         computes_in=computes.computes_in(run.model),
         forced_float32_layers=tuple(run.forced_float32),
         float32_layers_effect=run.float32_effects,
     )
-
-
-def _trainable(model: keras.Model) -> int:
-    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def hparams(run: BuiltRun) -> dict[str, str | int | float]:
@@ -67,7 +59,6 @@ def _loss_scale_choice(run: BuiltRun) -> str:
 def say_what(run: BuiltRun, say: Callable[[str], None]) -> None:
     """Says in some lines what is about to be trained, how and on what."""
     config, data, optimizer = run.config, run.data, run.optimizer
-    device = memory.training_device()
     xla = "with XLA" if run.model.jit_compile else "without XLA"
     scale = "none"
     if optimizer.is_scaling:
@@ -75,8 +66,8 @@ def say_what(run: BuiltRun, say: Callable[[str], None]) -> None:
         scale = f"{kind} {optimizer.initial_scale:.9g}"
     tf32 = ", TF32 on" if policy_lib.computes_in_tf32() else ""
     say(
-        f"{config.model}, {_trainable(run.model):,} trainable parameters, {config.policy}{tf32}, "
-        f"{xla}, on {device} ({memory.device_name(device)})"
+        f"{config.model}, {computes.trainable_parameters(run.model):,} trainable parameters, "
+        f"{config.policy}{tf32}, {xla}, on {memory.described_device()}"
     )
     say(
         f"{data.name}: {data.num_train:,} training and {data.num_validation:,} validation images, "

@@ -97,7 +97,6 @@ class Finish:
         if error is not None:
             was_stopped = isinstance(error, (RunInterrupted, KeyboardInterrupt))
             status = "interrupted" if was_stopped else "failed"
-        device = memory.training_device()
         return RunResult(
             status=status,
             error=_text(error) if status == "failed" else None,
@@ -109,7 +108,7 @@ class Finish:
             tf32=policy_lib.computes_in_tf32(),
             jit_compile=config.jit_compile,
             computes_in=computes.computes_in(self.run.model) if self.run else None,
-            device=f"{device} ({memory.device_name(device)})",
+            device=memory.described_device(),
             versions=provenance.versions(),
             saved=self.saving.saved if self.saving else None,
         )
