@@ -20,9 +20,10 @@ FLOORS = {
     "tfamp.models": 2,
     "tfamp.training": 3,
     "tfamp.sweeping": 3,
-    "tfamp.train": 4,
-    "tfamp.sweep": 4,
-    "tfamp.report": 4,
+    "tfamp.diagnosis": 4,
+    "tfamp.train": 5,
+    "tfamp.sweep": 5,
+    "tfamp.report": 5,
 }
 # Rooms of one floor do not know each other.
 APART = [

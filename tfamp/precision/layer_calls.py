@@ -1,0 +1,85 @@
+"""Every call of a model's layers, seen from outside while a step is traced or run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+OnReturn = Callable[[keras.layers.Layer, Any], Any]
+
+_lock = threading.Lock()
+_open = 0
+# Replicas are traced in a thread each, and each sees its own calls only.
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def seen_calls(layers: Collection[keras.layers.Layer], on_return: OnReturn) -> Iterator[None]:
+    """Calls a function with each call of some layers that returns in this thread.
+
+    Calls on symbolic tensors, which build a model, are passed over. `Layer.__call__` is replaced
+    for all layers while any such context is open: a layer's own `call` may be one that Keras has
+    wrapped or a `tf.function`, and an attribute of the layer would be tracked as its state.
+
+    Args:
+        layers: The layers.
+        on_return: Takes the layer and what it returned; what it returns is handed on instead.
+    """
+    chosen = {id(layer) for layer in layers}
+
+    def see(layer: keras.layers.Layer, outputs: Any) -> Any:
+        return on_return(layer, outputs) if id(layer) in chosen else outputs
+
+    _install()
+    stack = _here.__dict__.setdefault("stack", [])
+    stack.append(see)
+    try:
+        yield
+    finally:
+        stack.remove(see)
+        _uninstall()
+
+
+def is_in_trace(tensor: Any, graph: tf.Graph | None) -> bool:
+    """Whether a tensor can be used where a step is traced, and not inside a loop of it alone.
+
+    Args:
+        tensor: What a layer returned.
+        graph: The step's graph; None where it runs eagerly.
+    """
+    return graph is None or getattr(tensor, "graph", None) is graph
+
+
+def _install() -> None:
+    global _open
+    with _lock:
+        _open += 1
+        if _open == 1:
+            keras.layers.Layer.__call__ = _seeing(keras.layers.Layer.__call__)
+
+
+def _uninstall() -> None:
+    global _open
+    with _lock:
+        _open -= 1
+        if _open == 0:
+            keras.layers.Layer.__call__ = keras.layers.Layer.__call__.__wrapped__
+
+
+def _seeing(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def seeing(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        outputs = call(layer, *args, **kwargs)
+        stack = getattr(_here, "stack", ())
+        if stack and not any(map(keras.backend.is_keras_tensor, keras.tree.flatten(outputs))):
+            for see in reversed(stack):
+                outputs = see(layer, outputs)
+        return outputs
+
+    return seeing
