@@ -39,11 +39,12 @@ class ScalarWriter:
 
     Args:
         folder: The folder that is the run's name in TensorBoard.
+        suffix: How the file's name ends, which says whose it is.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suffix: str = EVENT_SUFFIX) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = EventFileWriter(str(folder), flush_secs=5, filename_suffix=EVENT_SUFFIX)
+        self._writer = EventFileWriter(str(folder), flush_secs=5, filename_suffix=suffix)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Writes all numbers of a row as one event; other values are left out."""
@@ -56,11 +57,11 @@ class ScalarWriter:
         if summary.value:
             self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
 
-    def write_summary(self, summary: Any) -> None:
-        """Writes a summary protobuf that TensorBoard's helpers made, at step 0."""
+    def write_summary(self, summary: Any, step: int = 0) -> None:
+        """Writes a summary protobuf that TensorBoard's helpers, or `summaries`, made."""
         # They return TensorFlow's Summary class, the writer wants its own.
         own = Summary.FromString(summary.SerializeToString())
-        self._writer.add_event(Event(wall_time=time.time(), summary=own))
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=own))
 
     def flush(self) -> None:
         """Hands all events to the operating system."""
