@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from tfamp.run import schema
-from tfamp.run.json_types import Measured, Size
+from tfamp.run.json_types import Exponent, Measured, Size
 from tfamp.run.schema import RecordError, beside, key
 
 
@@ -24,6 +24,21 @@ class Engine:
 class Trip:
     distances: tuple[float, ...] = key("kilometres")
     stops: int = key("stops")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Repair:
+    part: str = key("what was repaired")
+    log2_cost: Exponent = key("log2 of what it cost")
+    engine: Engine | None = key("what was built in", absent=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workshop(schema.JsonFile):
+    file = "workshop.json"
+
+    repairs: tuple[Repair, ...] = key("what was done")
+    planned: tuple[Repair, ...] | None = key("what will be", absent=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,3 +205,52 @@ def test_a_record_that_several_keys_hold_is_told_once():
     _, table = schema.table(Car, Garage)
     assert table == ["| `cars` | an object | by name |"]
     assert "| `cars.NAME.power` | a number above 0 | kilowatts |" in schema.table(Garage)[0]
+
+
+WORKSHOP = {
+    "written_by": "tfamp",
+    "schema_version": 1,
+    "repairs": [
+        {"part": "clutch", "log2_cost": -3, "engine": None},
+        {"part": "engine", "log2_cost": 9, "engine": {"power": 22.5, "fuel": None}},
+    ],
+    "planned": [],
+}
+
+
+def test_a_list_of_records_comes_back_as_it_was_written():
+    workshop = Workshop.from_json(WORKSHOP)
+    assert workshop == Workshop(
+        repairs=(
+            Repair(part="clutch", log2_cost=-3),
+            Repair(part="engine", log2_cost=9, engine=Engine(power=22.5)),
+        ),
+        planned=(),
+    )
+    assert workshop.to_json() == WORKSHOP
+
+
+@pytest.mark.parametrize(
+    ("repairs", "expected"),
+    [
+        ({}, r"repairs=\{\} where a list of objects belongs"),
+        ([{"part": "clutch", "log2_cost": 1}, 7], "repairs.1=7 where an object belongs"),
+        ([{"part": "clutch"}], "repairs.0.log2_cost=None where a whole number, or one below 0"),
+        ([{"part": "clutch", "log2_cost": 0.5}], "repairs.0.log2_cost=0.5"),
+    ],
+)
+def test_an_error_names_the_place_in_a_list_of_records(repairs, expected):
+    with pytest.raises(RecordError, match=expected):
+        Workshop.from_json(WORKSHOP | {"repairs": repairs})
+
+
+def test_the_table_tells_the_records_of_a_list():
+    assert schema.table(Workshop)[0] == [
+        "| `repairs` | a list of objects | what was done |",
+        "| `repairs.part` | a text | what was repaired |",
+        "| `repairs.log2_cost` | a whole number, or one below 0 | log2 of what it cost |",
+        "| `repairs.engine` | an object, or null | what was built in |",
+        "| `repairs.engine.power` | a number above 0 | kilowatts |",
+        "| `repairs.engine.fuel` | a text, or null | what it burns |",
+        "| `planned` | a list of objects, or null | what will be |",
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfamp.run import schema
+from tfamp.run.json_types import Exponent
 from tfamp.run.schema import key
 
 # Under which name fidelity writes it.
@@ -36,8 +37,8 @@ class Point:
 class Window:
     """The loss scales, all powers of two between two, at which a gradient is as good as it gets."""
 
-    log2_min: int = key("the smallest: below it, the error exceeds the valley's floor by 10 %")
-    log2_max: int = key("the largest: above it something is not finite, or the error grows")
+    log2_min: Exponent = key("the smallest: below it, the error exceeds the valley's floor by 10 %")
+    log2_max: Exponent = key("the largest: above it something is not finite, or the error grows")
     is_open: bool = key("whether `log2_max` is only the largest scale that was tried", absent=False)
 
 
@@ -45,7 +46,7 @@ class Window:
 class Histogram:
     """How many entries have which exponent, floor(log2 |x|)."""
 
-    first: int = key("the exponent of the first count")
+    first: Exponent = key("the exponent of the first count")
     counts: tuple[int, ...] = key("entries by exponent, upwards")
     zeros: int = key("entries that are exactly zero")
 
@@ -89,7 +90,7 @@ class ErrorBudget:
     forward: float | None = key("from the way forward: no scale cures it")
     backward: float | None = key("from the way back, at the best scale")
     underflow_at_scale_1: float | None = key("what scale 1 adds to that")
-    best_log2_scale: int | None = key("the scale of the smallest error", absent=None)
+    best_log2_scale: Exponent | None = key("the scale of the smallest error", absent=None)
     num_examples: int | None = key("examples of the batch that layers were ranked on", absent=None)
     layers: tuple[RankedLayer, ...] = key("by what their float32 removes, most first", absent=())
 
@@ -139,3 +140,79 @@ class Fidelity(schema.JsonFile):
         "log2 of the scale that the run of --run ended with; null without one", absent=None
     )
     limits: tuple[str, ...] = key("what was left out, and what to know, in sentences", absent=())
+
+    def show(self) -> None:
+        """Prints what it says of the whole model: errors, window, budget, advice, limits."""
+        print("\n".join(_lines(self)))
+
+
+_SHOWN_LAYERS = 5
+
+
+def _lines(fidelity: Fidelity) -> list[str]:
+    """What `show` prints, line by line."""
+    batches = "batch" if fidelity.num_batches == 1 else "batches"
+    return [
+        f"{fidelity.model}: its gradient against {fidelity.reference}, on "
+        f"{fidelity.num_batches} {batches} of {fidelity.batch_size}, {fidelity.device}",
+        "",
+        *_table(fidelity.precisions),
+        "",
+        f"window      {_window(fidelity.window, fidelity.why)}",
+        *_budget(fidelity.error_budget),
+        *_advice(fidelity.advice),
+        *(f"note        {limit}" for limit in fidelity.limits),
+    ]
+
+
+def _table(points: tuple[Point, ...]) -> list[str]:
+    head = ("precision", "scale", "error", "cosine", "underflow", "subnormal", "non-finite")
+    rows = [
+        (
+            point.precision,
+            "" if point.log2_scale is None else f"2^{point.log2_scale:g}",
+            _figure(point.relative_error, ".2e"),
+            _figure(point.cosine, ".6f"),
+            _figure(point.underflow_fraction, ".4%"),
+            _figure(point.subnormal_fraction, ".4%"),
+            _figure(point.non_finite_fraction, ".4%"),
+        )
+        for point in points
+    ]
+    return [
+        f"{name:<16}" + "".join(f"{cell:>11}" for cell in cells) for name, *cells in (head, *rows)
+    ]
+
+
+def _window(window: Window | None, why: str | None) -> str:
+    if window is None:
+        return f"none: {why}"
+    is_open = ", the largest that was tried" if window.is_open else ""
+    return f"2^{window.log2_min} to 2^{window.log2_max}{is_open}"
+
+
+def _budget(budget: ErrorBudget | None) -> list[str]:
+    if budget is None:
+        return []
+    best = "" if budget.best_log2_scale is None else f" at 2^{budget.best_log2_scale}"
+    lines = [
+        f"error       {_figure(budget.forward, '.2e')} from the way forward, "
+        f"{_figure(budget.backward, '.2e')} from the way back{best}; scale 1 adds "
+        f"{_figure(budget.underflow_at_scale_1, '.2e')}"
+    ]
+    for layer in budget.layers[:_SHOWN_LAYERS]:
+        lines.append(f"  {_figure(layer.removed, '6.1%')} goes with {layer.path} in float32")
+    if len(budget.layers) > _SHOWN_LAYERS:
+        lines.append(f"  ... and {len(budget.layers) - _SHOWN_LAYERS} more layers")
+    return lines
+
+
+def _advice(advice: Advice | None) -> list[str]:
+    if advice is None:
+        return []
+    flags = [f"flags       {' '.join(advice.flags)}"] if advice.flags else []
+    return [f"advice      {advice.summary}", *flags]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

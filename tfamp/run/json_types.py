@@ -35,6 +35,11 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def is_whole(value: Any) -> bool:
+    """A whole number, below 0 too."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_above_zero(value: Any) -> bool:
     return is_number(value) and math.isfinite(value) and value > 0
 
@@ -49,6 +54,9 @@ _ABOVE_ZERO = Kind(_is_above_zero, "a number above 0", "numbers above 0")
 # A time or a rate, and a size: what was measured is finite and more than nothing.
 Measured = Annotated[float, _ABOVE_ZERO]
 Size = Annotated[int, _ABOVE_ZERO]
+# Of a power of two.
+_EXPONENT = Kind(is_whole, "a whole number, or one below 0", "whole numbers, or such below 0")
+Exponent = Annotated[int, _EXPONENT]
 
 
 def base_of(hint: Any) -> Any:
@@ -71,7 +79,8 @@ def in_words(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return f"{in_words(arguments[0])}, or null"
     if origin is tuple:
-        return f"a list of {kind_of(arguments[0]).many}"
+        is_record = dataclasses.is_dataclass(arguments[0])
+        return f"a list of {'objects' if is_record else kind_of(arguments[0]).many}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "an object"
     return kind_of(hint).one

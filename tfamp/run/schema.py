@@ -243,6 +243,8 @@ def _within(name: str, hint: Any, value: Any) -> Any:
 def _tuple(hint: Any, entry: Any, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise _Misfit(value, in_words(hint))
+    if dataclasses.is_dataclass(entry):
+        return tuple(_within(str(place), entry, each) for place, each in enumerate(value))
     try:
         return tuple(_fitting(entry, each) for each in value)
     except _Misfit:
