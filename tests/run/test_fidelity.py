@@ -89,3 +89,14 @@ def test_what_was_not_asked_for_is_not_shown(capsys):
     shown = capsys.readouterr().out
     assert says(shown, "window", "2^-3 to 2^7, the largest that was tried")
     assert "advice" not in shown and "way forward" not in shown
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_which_scales_a_window_holds(is_open):
+    window = Window(log2_min=-2, log2_max=10, is_open=is_open)
+    assert window.holds(0.25, 1.0, 1024.0)
+    assert window.is_below(0.2499) and not window.is_below(0.25)
+    # What lies above the largest scale that was tried is not known to be outside.
+    assert window.is_above(1024.5) is not is_open
+    assert window.holds(1.0, 2048.0) is is_open
+    assert not window.holds(0.125, 1.0)

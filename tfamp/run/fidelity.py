@@ -41,6 +41,22 @@ class Window:
     log2_max: Exponent = key("the largest: above it something is not finite, or the error grows")
     is_open: bool = key("whether `log2_max` is only the largest scale that was tried", absent=False)
 
+    def holds(self, *scales: float) -> bool:
+        """Whether none of some loss scales is outside; above an open end nothing is."""
+        return not any(self.is_below(scale) or self.is_above(scale) for scale in scales)
+
+    def is_below(self, scale: float) -> bool:
+        """Whether a loss scale is smaller than all that are inside."""
+        return scale < 2.0**self.log2_min
+
+    def is_above(self, scale: float) -> bool:
+        """Whether a loss scale is known to be larger than all that are inside."""
+        return not self.is_open and scale > 2.0**self.log2_max
+
+    def __str__(self) -> str:
+        is_open = ", the largest that was tried" if self.is_open else ""
+        return f"2^{self.log2_min} to 2^{self.log2_max}{is_open}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Histogram:
@@ -185,10 +201,7 @@ def _table(points: tuple[Point, ...]) -> list[str]:
 
 
 def _window(window: Window | None, why: str | None) -> str:
-    if window is None:
-        return f"none: {why}"
-    is_open = ", the largest that was tried" if window.is_open else ""
-    return f"2^{window.log2_min} to 2^{window.log2_max}{is_open}"
+    return f"none: {why}" if window is None else str(window)
 
 
 def _budget(budget: ErrorBudget | None) -> list[str]:
