@@ -88,6 +88,7 @@ RULES = (
          "--rounds=2 --batch_size=1 --steps=1"),
     Rule(r"scripts/python\.sh experiments/bad_batches\.py.*",
          "--ways=tfamp --streams=forty_nan --out=bad_batches.json"),
+    Rule(r"scripts/python\.sh -m experiments\.loss_scaling --explain.*"),
     Rule(r"scripts/python\.sh experiments/(drop_in|scenarios/\w+)\.py.*"),
     Rule(r"scripts/python\.sh scripts/make_fashion_mnist_mini\.py", "--target=mini.npz",
          needs="/usr/share/datasets/fashion-mnist"),

@@ -180,6 +180,7 @@ def test_a_reader_that_went_away(capfd):
 def test_without_the_scripts_the_modules_are_the_commands():
     assert typed("report", "runs") == "python -m tfamp.report runs"
     assert typed("tensorboard", "a b") == "python -m tensorboard.main --logdir 'a b'"
+    assert typed("experiments.lab", "x") == "python -m experiments.lab x"
 
 
 @pytest.mark.parametrize(
@@ -199,3 +200,10 @@ def test_an_environment_elsewhere_is_part_of_the_command(monkeypatch):
     monkeypatch.setenv("TFAMP_SCRIPTS", "scripts")
     monkeypatch.setenv("TFAMP_VENV", "/tmp/my venv")
     assert typed("sweep") == "TFAMP_VENV='/tmp/my venv' scripts/sweep.sh"
+
+
+def test_an_experiment_is_a_module_of_the_checkout(monkeypatch):
+    monkeypatch.setenv("TFAMP_SCRIPTS", "../some where/scripts")
+    assert typed("experiments.lab --x", "1") == (
+        "'../some where/scripts/python.sh' -m experiments.lab --x 1"
+    )

@@ -251,13 +251,18 @@ def typed(program: str, *arguments: str) -> str:
     """A command line to copy.
 
     Args:
-        program: "train", "sweep", "report" or "tensorboard".
+        program: "train", "sweep", "report" or "tensorboard"; or "experiments.NAME", which is no
+            part of what is installed, with what is always behind it.
         arguments: What follows; quoted where a shell asks for it.
     """
+    is_experiment = program.startswith("experiments.")
     if has_scripts():
         venv = os.environ.get("TFAMP_VENV")
         command = f"TFAMP_VENV={shlex.quote(venv)} " if venv else ""
-        command += shlex.quote(os.path.join(os.environ["TFAMP_SCRIPTS"], f"{program}.sh"))
+        script = "python" if is_experiment else program
+        command += shlex.quote(os.path.join(os.environ["TFAMP_SCRIPTS"], f"{script}.sh"))
+        command += f" -m {program}" if is_experiment else ""
     else:
-        command = f"python -m {_MODULES.get(program, f'tfamp.{program}')}"
+        module = program if is_experiment else f"tfamp.{program}"
+        command = f"python -m {_MODULES.get(program, module)}"
     return " ".join([command, *map(shlex.quote, arguments)])
