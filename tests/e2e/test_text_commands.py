@@ -84,7 +84,7 @@ RULES = (
     Rule(r"scripts/python\.sh -c .*"),
     Rule(r"scripts/python\.sh experiments/benchmarks/overhead\.py.*",
          "--rounds=2 --batch_size=1 --steps=10 --policies=float32"),
-    Rule(r"scripts/python\.sh experiments/benchmarks/loss_scaling\.py.*",
+    Rule(r"scripts/python\.sh experiments/benchmarks/scaler_overhead\.py.*",
          "--rounds=2 --batch_size=1 --steps=1"),
     Rule(r"scripts/python\.sh experiments/bad_batches\.py.*",
          "--ways=tfamp --streams=forty_nan --out=bad_batches.json"),

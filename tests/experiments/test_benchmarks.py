@@ -20,9 +20,9 @@ ROOT = Path(__file__).parents[2]
         ("overhead", "--batch_size=0", ("--batch_size=0", 1)),
         ("overhead", "--policies=float61", ("'float61'", "'float16'")),
         ("overhead", "--out=/absent/x.json", ("--out=/absent/x.json", "JSON")),
-        ("loss_scaling", "--rounds=1", ("--rounds=1", 2)),
-        ("loss_scaling", "--clip_global_norm=0", ("--clip_global_norm=0.0", "above 0")),
-        ("loss_scaling", "more", ("Unexpected", "'more'", "--flag=value")),
+        ("scaler_overhead", "--rounds=1", ("--rounds=1", 2)),
+        ("scaler_overhead", "--clip_global_norm=0", ("--clip_global_norm=0.0", "above 0")),
+        ("scaler_overhead", "more", ("Unexpected", "'more'", "--flag=value")),
     ],
 )
 def test_bad_input_is_one_message(benchmark, arguments, expected):

@@ -1,6 +1,6 @@
 """What tfamp's loss scaler costs beyond Keras's own, per step, interleaved in one process.
 
-    scripts/python.sh experiments/benchmarks/loss_scaling.py
+    scripts/python.sh experiments/benchmarks/scaler_overhead.py
 
 Four trainers hold the same ResNet-20, data and SGD in mixed_float16 under XLA: {Keras's
 LossScaleOptimizer, tfamp's} x {fit, custom loop}. A loop is the same code for both, without
