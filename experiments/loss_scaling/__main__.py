@@ -29,6 +29,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "explain": Part("explain", "what the number formats hold, and what numbers become in them"),
+    "scalers": Part("scalers", "tfamp's, Keras's and PyTorch's loss scaler on the same gradients"),
 }
 
 
