@@ -12,7 +12,13 @@ from tfamp.reporting.groups import Comparisons
 from tfamp.reporting.runs import FinishedRun
 from tfamp.run.command import has_scripts
 
-_COMMANDS = ("train.py", "sweep.py", "report.py")
+# A command's module, and how a checkout's script of it begins.
+_SCRIPTS = {
+    "train.py": ["scripts/train.sh"],
+    "sweep.py": ["scripts/sweep.sh"],
+    "report.py": ["scripts/report.sh"],
+    "fidelity.py": ["scripts/python.sh", "-m", "tfamp.fidelity"],
+}
 
 
 def collect(logdir: Path, comparisons: Comparisons) -> dict[str, Any]:
@@ -40,12 +46,10 @@ def command(arguments: Any) -> str | None:
     program, *rest = map(str, arguments)
     name = PurePath(program)
     start = [name.name]
-    if name.name in _COMMANDS:
+    if name.name in _SCRIPTS:
         # As the texts of the checkout say it: a report goes to places where no other path holds.
-        is_checkout = has_scripts()
-        start = (
-            [f"scripts/{name.stem}.sh"] if is_checkout else ["python", "-m", f"tfamp.{name.stem}"]
-        )
+        module = ["python", "-m", f"tfamp.{name.stem}"]
+        start = _SCRIPTS[name.name] if has_scripts() else module
     elif name.suffix == ".py":
         start = ["python", name.name]
     return shlex.join([*start, *rest])

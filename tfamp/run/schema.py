@@ -64,6 +64,12 @@ def key(meaning: str, absent: Any = _REQUIRED, left_out: bool = False) -> Any:
     return dataclasses.field(default=absent, metadata=metadata)
 
 
+def meaning(cls: Any, name: str) -> str:
+    """What a key of a record says, as it is declared."""
+    (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+    return str(field.metadata["meaning"])
+
+
 def beside() -> Any:
     """Declares a record whose keys stand among those of the one around it, or are all absent."""
     return dataclasses.field(default=None, metadata={"beside": True})

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 GREY = "#555555"
 
@@ -99,7 +99,7 @@ def shown(text: str, most: int = 44) -> str:
     return f" {plain}" if plain.startswith("_") else plain
 
 
-def legend(drawn: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
+def legend(drawn: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Puts a legend above the panels, in two columns where the labels are short."""
     columns = 2 if len(labels) > 1 and max(map(len, labels)) <= 24 else 1
     drawn.legend(

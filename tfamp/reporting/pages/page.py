@@ -48,7 +48,8 @@ class Page:
         name: Of its files, `NAME.html`, `NAME.md` and `NAME.json`, and of its templates.
         title: Its heading.
         subject: What was looked at, such as a folder; for the window's title.
-        document: Every number of it as JSON values, and the `tfamp_version` that made it.
+        document: Every number of it as JSON values, and the tfamp that made it: `tfamp_version`,
+            or `versions` of packages.
         lead: What is to be said before all else, such as that nothing could be compared.
         next_steps: What to run, each `why` and `commands`.
         warnings: What may mislead a reader, the gravest first.
@@ -73,6 +74,12 @@ class Page:
     context: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pictures: Sequence[str] = ()
     templates: jinja2.BaseLoader | None = None
+
+    @property
+    def tfamp_version(self) -> str:
+        """Of the tfamp that made it."""
+        versions = self.document.get("versions", {})
+        return str(self.document.get("tfamp_version") or versions["tfamp"])
 
     @property
     def warnings_above(self) -> Sequence[str]:

@@ -8,11 +8,14 @@ from pathlib import Path
 from tfamp.reporting.figures.picture import Picture
 from tfamp.reporting.pages.page import Page
 from tfamp.reporting.pages.placed_picture import PlacedPicture
+from tfamp.run import schema
 from tfamp.run.directory import write_json, written_whole
 from tfamp.run.errors import InputError, setting
 
 PICTURES = "pictures"
 _TEXTS = ("json", "md", "html")
+# Of a page's JSON; the second where it is a file of a schema.
+_JSON_MARKS = ('"tfamp_version"', *(f'"{key}": "{value}"' for key, value in schema.MARK.items()))
 
 # Draws a page's pictures into folders below one; they, by the folders' names.
 Draw = Callable[[Path], Mapping[str, Sequence[Picture]]]
@@ -23,7 +26,7 @@ def no_pictures(folder: Path) -> Mapping[str, Sequence[Picture]]:
     return {}
 
 
-def write(page: Page, out: Path, draw: Draw = no_pictures) -> None:
+def write(page: Page, out: Path, draw: Draw = no_pictures) -> list[Path]:
     """Writes a page's files; NAME.html last, so that it never shows what is not there.
 
     Args:
@@ -31,27 +34,32 @@ def write(page: Page, out: Path, draw: Draw = no_pictures) -> None:
         out: The folder, made where it is not there. What is in it and is of no page stays.
         draw: Draws its pictures.
 
+    Returns:
+        The files that were written: the three texts, then the pictures.
+
     Raises:
         InputError: A file of the page's names is there that no page of this name is, and nothing
             was written; or the folder cannot be written.
     """
+    texts = [out / f"{page.name}.{kind}" for kind in _TEXTS]
     try:
         _refuse_foreign_files(page, out)
         out.mkdir(parents=True, exist_ok=True)
         # First: whose the pictures are can be told from it, also after a kill.
-        write_json(out / f"{page.name}.json", dict(page.document))
+        write_json(texts[0], dict(page.document))
         _remove_pictures(page, out / PICTURES)
         pictures = {
             name: [PlacedPicture.of(picture, out / PICTURES / name, out) for picture in drawn]
             for name, drawn in draw(out / PICTURES).items()
         }
-        _write_text(out / f"{page.name}.md", page.markdown(pictures))
-        _write_text(out / f"{page.name}.html", page.html(pictures))
+        _write_text(texts[1], page.markdown(pictures))
+        _write_text(texts[2], page.html(pictures))
     except OSError as error:
         raise InputError(
             f"Cannot write to {error.filename or out}: {error.strerror or error}. Set "
             f"{setting('out')} to a folder that you can write to."
         ) from error
+    return texts + [out / placed.path for drawn in pictures.values() for placed in drawn]
 
 
 def _refuse_foreign_files(page: Page, out: Path) -> None:
@@ -75,7 +83,9 @@ def _is_ours(path: Path) -> bool:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-    return ('"tfamp_version"' if path.suffix == ".json" else "Made by tfamp") in text
+    if path.suffix == ".json":
+        return any(mark in text for mark in _JSON_MARKS)
+    return "Made by tfamp" in text
 
 
 def _remove_pictures(page: Page, folder: Path) -> None:

@@ -1,0 +1,203 @@
+"""The tables of a fidelity's page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfamp.reporting import fidelity_points
+from tfamp.reporting.pages import formatting
+from tfamp.reporting.pages.fidelity_sentences import NOT_FINITE, power, share, window_ends
+from tfamp.reporting.pages.table import Table, TableCell, words
+from tfamp.run import schema
+from tfamp.run.fidelity import ErrorBudget, Fidelity, LayerFidelity, Point, RankedLayer, Window
+
+_NOT_TRIED = "not tried"
+
+
+def precisions(fidelity: Fidelity) -> Table:
+    """Each precision, mixed_float16 at the scales that tell."""
+    scales = _telling_scales(fidelity)
+    rows = [
+        (point.precision, _point_cells(point, "", fidelity))
+        for point in fidelity_points.unscaled(fidelity.precisions)
+    ]
+    for point in fidelity_points.scaled(fidelity.precisions):
+        if point.log2_scale in scales:
+            remark = ", ".join(scales[point.log2_scale])
+            rows.append((point.precision, _point_cells(point, remark, fidelity)))
+    tried = len(fidelity_points.scaled(fidelity.precisions))
+    left_out = tried + len(fidelity_points.unscaled(fidelity.precisions)) - len(rows)
+    return Table(
+        f"The gradient of all weights against {fidelity.reference}'s, and what the activation "
+        "gradients lost."
+        + (f" The other {left_out} scales are in the picture below." if left_out else ""),
+        (
+            "Precision",
+            "Loss scale",
+            "Relative error",
+            "Cosine",
+            "Underflow",
+            "Subnormal",
+            "Not finite",
+            "Activation underflow",
+        ),
+        tuple(rows),
+    )
+
+
+def _point_cells(point: Point, remark: str, fidelity: Fidelity) -> tuple[TableCell, ...]:
+    beside = next(
+        (
+            other
+            for other in fidelity.activation_precisions
+            if (other.precision, other.log2_scale) == (point.precision, point.log2_scale)
+        ),
+        None,
+    )
+    scale = "none" if point.log2_scale is None else power(point.log2_scale)
+    return (
+        TableCell(scale, small=remark),
+        TableCell(share(point.relative_error)),
+        TableCell(_cosine(point)),
+        TableCell(share(point.underflow_fraction)),
+        TableCell(share(point.subnormal_fraction)),
+        TableCell(share(point.non_finite_fraction)),
+        TableCell(formatting.DASH if beside is None else share(beside.underflow_fraction)),
+    )
+
+
+def _cosine(point: Point) -> str:
+    if point.cosine is None:
+        return "all zero" if point.relative_error is not None else NOT_FINITE
+    return formatting.text(point.cosine, formatting.loss)
+
+
+def _telling_scales(fidelity: Fidelity) -> dict[float, list[str]]:
+    """Scales to show of mixed_float16, and what each is."""
+    found: dict[float, list[str]] = {0.0: ["no scaling"]}
+
+    def tell(log2_scale: float | None, what: str) -> None:
+        if log2_scale is not None:
+            found.setdefault(float(log2_scale), []).append(what)
+
+    best = fidelity_points.best(fidelity.precisions)
+    tell(best.log2_scale if best else None, "smallest error")
+    if fidelity.window is not None:
+        tell(fidelity.window.log2_min, "the window begins")
+        tell(fidelity.window.log2_max, "the window ends")
+    tell(fidelity_points.advised_log2_scale(fidelity), "advised")
+    tell(fidelity_points.default_log2_scale(), "default start")
+    tell(fidelity.settled_log2_scale, "where the run ended")
+    broken = [
+        point.log2_scale
+        for point in fidelity_points.scaled(fidelity.precisions)
+        if point.relative_error is None
+    ]
+    tell(broken[0] if broken else None, f"first that is {NOT_FINITE}")
+    return found
+
+
+def layers(fidelity: Fidelity) -> Table | None:
+    """Each layer's window, errors and underflow; None where no layer has a gradient."""
+    shown = [layer for layer in fidelity.layers if layer.points or layer.activation_points]
+    if not shown:
+        return None
+    left_out = len(fidelity.layers) - len(shown)
+    return Table(
+        f"Layers in the order of the way forward, under {fidelity_points.SCALED}."
+        + (f" {left_out} more have no gradient and are left out." if left_out else ""),
+        (
+            "Layer",
+            "Computes in",
+            "Window",
+            "Error at scale 1",
+            "Smallest error",
+            "Underflow at scale 1",
+            "Activation underflow at scale 1",
+        ),
+        tuple((layer.path, _layer_cells(layer)) for layer in shown),
+    )
+
+
+def _layer_cells(layer: LayerFidelity) -> tuple[TableCell, ...]:
+    first, best = fidelity_points.at(layer.points, 0.0), fidelity_points.best(layer.points)
+    if layer.window is None:
+        window = words(layer.why or formatting.DASH)
+    else:
+        window = words(window_ends(layer.window))
+    if best is None or best.log2_scale is None:
+        is_tried = bool(fidelity_points.scaled(layer.points))
+        smallest = TableCell(NOT_FINITE if is_tried else formatting.DASH)
+    else:
+        smallest = TableCell(share(best.relative_error), small=f"at {power(best.log2_scale)}")
+    activations = fidelity_points.at(layer.activation_points, 0.0)
+    return (
+        words(layer.computes_in),
+        window,
+        TableCell(_missing(layer.points) if first is None else share(first.relative_error)),
+        smallest,
+        TableCell(_missing(layer.points) if first is None else share(first.underflow_fraction)),
+        TableCell(
+            _missing(layer.activation_points)
+            if activations is None
+            else share(activations.underflow_fraction)
+        ),
+    )
+
+
+def _missing(points: Sequence[Point]) -> str:
+    return _NOT_TRIED if points else formatting.DASH
+
+
+def ranked(fidelity: Fidelity) -> Table | None:
+    """The layers by what of the error goes with each in float32; None without a ranking."""
+    budget = fidelity.error_budget
+    if budget is None or not budget.layers:
+        return None
+    examples = "" if budget.num_examples is None else f", on {budget.num_examples} examples"
+    return Table(
+        "What becomes of the whole gradient's error when one layer alone computes in float32, at "
+        f"the best scale{examples}.",
+        ("Layer in float32", "Relative error", "Removed"),
+        tuple(
+            (
+                layer.path,
+                (
+                    TableCell(share(layer.relative_error)),
+                    TableCell(share(layer.removed)),
+                ),
+            )
+            for layer in budget.layers
+        ),
+    )
+
+
+# Figures to explain: a name, and the key that is declared with its meaning.
+_EXPLAINED = (
+    ("Relative error", Point, "relative_error"),
+    ("Cosine", Point, "cosine"),
+    ("Underflow", Point, "underflow_fraction"),
+    ("Subnormal", Point, "subnormal_fraction"),
+    ("Not finite", Point, "non_finite_fraction"),
+    ("The window begins", Window, "log2_min"),
+    ("The window ends", Window, "log2_max"),
+    ("Error forward", ErrorBudget, "forward"),
+    ("Error backward", ErrorBudget, "backward"),
+    ("Underflow at scale 1", ErrorBudget, "underflow_at_scale_1"),
+    ("Removed", RankedLayer, "removed"),
+)
+
+
+def meanings() -> Table:
+    """What each figure is, as fidelity.json declares it."""
+    return Table(
+        "What each figure is.",
+        ("Figure", "Meaning"),
+        tuple((name, (words(_meaning(cls, key)),)) for name, cls, key in _EXPLAINED),
+    )
+
+
+def _meaning(cls: type, key: str) -> str:
+    # What a null stands for, the page says in its place.
+    told = schema.meaning(cls, key).partition("; null")[0].replace("`", "")
+    return f"{told[0].upper()}{told[1:]}."
