@@ -81,7 +81,7 @@ def test_what_is_shown(capsys):
     assert says(shown, "none: net/a needs 2^9", "1.00e-01 from the way forward", "2^-1")
     assert says(shown, "50.0% goes with net/layer0", "net/layer4", "2 more layers")
     assert "net/layer5" not in shown
-    assert says(shown, "Set float32 for net/b.", "--float32_layers=^net/b$", "8 examples")
+    assert says(shown, "Set float32 for net/b.", "'--float32_layers=^net/b$'", "8 examples")
 
 
 def test_what_was_not_asked_for_is_not_shown(capsys):

@@ -6,6 +6,7 @@ Each key is declared here, and only here; `tfamp.gradient_fidelity` returns it a
 from __future__ import annotations
 
 import dataclasses
+import shlex
 
 from tfamp.run import schema
 from tfamp.run.json_types import Exponent
@@ -223,7 +224,7 @@ def _budget(budget: ErrorBudget | None) -> list[str]:
 def _advice(advice: Advice | None) -> list[str]:
     if advice is None:
         return []
-    flags = [f"flags       {' '.join(advice.flags)}"] if advice.flags else []
+    flags = [f"flags       {shlex.join(advice.flags)}"] if advice.flags else []
     return [f"advice      {advice.summary}", *flags]
 
 
