@@ -130,7 +130,11 @@ def expected_skips(found: Windows) -> int | None:
 
 
 def _scale_flags(initial: float) -> tuple[str, ...]:
-    flags = ["--loss_scale=dynamic", f"--initial_loss_scale={written(initial)}"]
+    flags = [
+        "--policy=mixed_float16",
+        "--loss_scale=dynamic",
+        f"--initial_loss_scale={written(initial)}",
+    ]
     if initial < ScaleRules.min_scale:
         flags.append(
             f"--{_setting_of('min_scale')}={written(max(initial / 4, LOSS_SCALE.least or 0))}"
