@@ -6,77 +6,22 @@ stand on it.
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfamp.diagnosis import losses, named, passes, stillness, tracing
+from tfamp.diagnosis.passes import LayerCall, LayerFailed, Pass, WeightGradient
+from tfamp.diagnosis.precisions import DTYPES, SIXTEEN_BITS, Precision, computing_in, float_inputs
+from tfamp.precision.policy import all_layers, own_variables
 
-@dataclasses.dataclass(frozen=True)
-class Precision:
-    """What each layer computes in.
+__all__ = ["LayerCall", "Pass", "Precision", "Probe", "Read", "WeightGradient"]
 
-    Attributes:
-        name: For messages: `float64`, `mixed_float16`, ...
-        computes_in: `float16`, `bfloat16`, `float32` or `float64` by layer path; a layer that is
-            not named stays as it is. Variables keep their dtype.
-        loss: The dtype of the loss.
-        only_forward: Whether the way back goes in float64, from the values that these dtypes made
-            on the way forward. Eager passes only.
-    """
-
-    name: str
-    computes_in: Mapping[str, str]
-    loss: str = "float32"
-    only_forward: bool = False
-
-
-class LayerCall(NamedTuple):
-    """One call of a layer in a pass.
-
-    Attributes:
-        path: The layer's path, as in `Probe.layers`.
-        outputs: Its float outputs, in the dtype in which the layer returned them.
-        gradients: Of the scaled loss, with respect to each of them, of its shape and dtype; None
-            where the loss does not depend on it.
-    """
-
-    path: str
-    outputs: list[tf.Tensor]
-    gradients: list[tf.Tensor | None]
-
-
-class WeightGradient(NamedTuple):
-    """The gradient of one trainable variable.
-
-    Attributes:
-        path: Path of the layer that holds it.
-        variable: The variable's path.
-        gradient: Dense, of the scaled loss, in the variable's dtype; None where the loss does not
-            depend on it.
-    """
-
-    path: str
-    variable: str
-    gradient: tf.Tensor | None
-
-
-class Pass(NamedTuple):
-    """One way forward and back.
-
-    Attributes:
-        loss: Scalar, not scaled, of `model.losses` too.
-        calls: Every call of a layer, in the order in which they returned.
-        weights: One per trainable variable, in the model's order.
-    """
-
-    loss: tf.Tensor
-    calls: list[LayerCall]
-    weights: list[WeightGradient]
-
-
+# Takes a `Pass`, and what was given for it; returns tensors in any structure.
 Read = Callable[..., Any]
 
 
@@ -94,36 +39,106 @@ class Probe:
 
     Args:
         model: Any built Keras model: functional, Sequential, subclassed, nested.
-        loss: What `compile` takes, or a callable of (targets, outputs); None for the compiled
-            one. `model.losses` are added.
+        loss: What `compile` takes; a function of (targets, outputs) that returns a scalar or one
+            value per example, which gets what the model returns, in its dtype; None for the
+            compiled one, or the model's own `compute_loss`. `model.losses` are added.
         training: Whether dropout drops and BatchNormalization normalises by the batch.
-        seed: Seed of what draws from no seed of its own.
-        jit_compile: Whether XLA compiles the passes.
+        seed: What dropout and augmentation draw from in each pass; None for where their seeds are.
+        jit_compile: Whether XLA compiles the passes. It may keep more precision inside what it
+            fuses than the layers' dtypes say.
+
+    Raises:
+        ValueError: The model is not built, or there is no loss.
 
     Attributes:
-        layers: The model's layers by path, containers among them, without input layers; equal
-            paths are told apart by `#2`, `#3`.
+        layers: The model's layers by path, in its order; equal paths are told apart by `#2`, `#3`.
+            A layer made of layers is among them, and the model where it is a class of the user's;
+            functional and Sequential models, which compute nothing themselves, and input layers
+            are not.
         left_out: Sentences on what a pass could not do as asked: a layer without a float64 kernel,
             outputs inside a loop that nobody outside can see, a random operation that draws anew.
     """
 
-    layers: dict[str, keras.layers.Layer]
-    left_out: list[str]
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: Any = None,
+        *,
+        training: bool = True,
+        seed: int | None = None,
+        jit_compile: bool = False,
+    ) -> None:
+        if not model.built:
+            raise ValueError(
+                f"{model.name!r} has no weights yet. Call it on a batch before it is probed."
+            )
+        self.model = model
+        self.left_out: list[str] = []
+        self._step = losses.step_of(model, loss)
+        self._training = training
+        self._seed = seed
+        self._jit_compile = jit_compile
+        self._every = every = named.by_path([*all_layers(model), model])
+        self._models = [layer for layer in every.values() if isinstance(layer, keras.Model)]
+        self.layers = {path: layer for path, layer in every.items() if not named.only_holds(layer)}
+        self._built_in = {path: layer.compute_dtype for path, layer in every.items()}
+        self._holders = {
+            id(variable): path
+            for path, layer in reversed(every.items())
+            for variable in own_variables(layer)
+        }
+        self._not_in_float64: set[str] = set()
+        self._runs_eagerly = False
+        self._traces: dict[Any, tracing.Trace] = {}
+        self._still: stillness.Stillness | None = None
+
+    def __enter__(self) -> Probe:
+        self._still = stillness.Stillness(self.model, self._seed)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._traces.clear()
+        if self._still is not None:
+            self._still.restore()
+        self._still = None
 
     def everywhere(self, dtype: str) -> Precision:
         """Every layer and the loss in one dtype; `float64` is the reference."""
-        raise NotImplementedError
+        _check(dtype)
+        loss = "float64" if dtype == "float64" else "float32"
+        layers = dict.fromkeys(self._settable(), dtype)
+        return Precision(dtype, layers, inputs=dtype, loss=loss)
 
-    def mixed(self, dtype: str, float32: Iterable[str] = ()) -> Precision:
-        """As under a mixed policy: the layers in 16 bits, the loss in float32.
+    def mixed(
+        self, dtype: str, float32: Iterable[str] = (), only_forward: bool = False
+    ) -> Precision:
+        """As under a mixed policy: layers in 16 bits, the loss in float32.
 
-        Of a model that has layers in 16 bits already, those in float32 were put there and stay.
+        Of a model that has layers in 16 bits already, those in float32 were put there and stay;
+        one in float32 all over goes to 16 bits all over.
 
         Args:
             dtype: `float16`, `bfloat16`; `float32` for the same in float32.
             float32: Paths of further layers that compute in float32.
+            only_forward: See `Precision`.
+
+        Raises:
+            ValueError: A path is not one of a layer's.
         """
-        raise NotImplementedError
+        _check(dtype)
+        forced = set(float32)
+        unknown = sorted(forced - set(self._every))
+        if unknown:
+            raise ValueError(f"float32={unknown}: no such layers. See `Probe.layers`.")
+        is_mixed = any(built in SIXTEEN_BITS for built in self._built_in.values())
+        layers = {
+            path: "float32"
+            if path in forced or (is_mixed and self._built_in[path] not in SIXTEEN_BITS)
+            else dtype
+            for path in self._settable()
+        }
+        name = dtype if dtype == "float32" else f"mixed_{dtype}"
+        return Precision(name, layers, inputs=self._inputs_in(dtype), only_forward=only_forward)
 
     def run(
         self,
@@ -140,13 +155,145 @@ class Probe:
             batch: (inputs, targets) or (inputs, targets, sample_weight), as tensors or arrays.
             precision: What each layer computes in.
             scale: What the loss is multiplied by before the way back.
-            read: Function of a `Pass` and of `given`, traced into the pass, which returns tensors;
-                None for all of the `Pass`. Traces are kept by precision, `read` and shapes: give
-                the same function again, not a new lambda.
-            given: Tensors for `read`.
-            eager: Without a trace, which costs seconds, where a precision is used once.
+            read: Takes a `Pass` and all of `given`, is traced into the pass, and returns tensors in
+                any structure; None for all of the `Pass`. Traces are kept by precision, `read` and
+                shapes: give the same function again, not a new lambda.
+            given: Structures of tensors for `read`.
+            eager: Without a trace, which costs seconds, where a precision is used once; XLA takes
+                no part in it.
 
         Returns:
             What `read` returned, with NumPy arrays for tensors.
+
+        Raises:
+            ValueError: A layer cannot compute in what it was asked to; of one that cannot in
+                float64 `left_out` tells instead, and the layer computes in what it was built with.
+            RuntimeError: The probe is not open.
         """
-        raise NotImplementedError
+        tensors = self.run_on_device(batch, precision, scale, read, given, eager)
+        return keras.tree.map_structure(
+            lambda value: value.numpy() if tf.is_tensor(value) else value, tensors
+        )
+
+    def run_on_device(
+        self,
+        batch: Any,
+        precision: Precision,
+        scale: float = 1.0,
+        read: Read | None = None,
+        given: Sequence[Any] = (),
+        eager: bool = False,
+    ) -> Any:
+        """As `run`, with tensors, which can be given to another pass."""
+        if self._still is None:
+            raise RuntimeError("A Probe runs passes inside its `with` statement.")
+        arguments = keras.tree.map_structure(
+            lambda value: None if value is None else tf.convert_to_tensor(value),
+            (batch, tf.constant(scale, tf.float64), tuple(given)),
+        )
+        while True:
+            allowed = self._allowed(precision)
+            try:
+                self._still.begin()
+                with contextlib.ExitStack() as stack:
+                    stack.enter_context(computing_in(allowed, self._every, self._models))
+                    stack.enter_context(stillness.same_draws())
+                    stack.enter_context(stillness.inner_functions_inlined())
+                    return self._taken(arguments, allowed, read, eager)
+            except LayerFailed as failed:
+                if isinstance(failed.__cause__, tf.errors.OperatorNotAllowedInGraphError):
+                    self._run_eagerly(failed.path)
+                else:
+                    self._give_up_float64(failed, allowed)
+            finally:
+                self._still.restore()
+
+    def _taken(self, arguments: Any, precision: Precision, read: Read | None, eager: bool) -> Any:
+        if eager or self._runs_eagerly:
+            return self._pass(precision, read, *arguments)
+        key = (precision.key, read, tracing.shapes(arguments))
+        if key not in self._traces:
+            traced = tracing.trace(
+                functools.partial(self._pass, precision, read), arguments, self._jit_compile
+            )
+            self._note_what_draws_anew(traced.draws_anew)
+            self._traces[key] = traced
+        return self._traces[key](arguments)
+
+    def _pass(
+        self, precision: Precision, read: Read | None, batch: Any, scale: tf.Tensor, given: Any
+    ) -> Any:
+        take = passes.take_with_exact_way_back if precision.only_forward else passes.take
+        taken = take(
+            self._step, batch, scale, self.layers, self._holders, self._training, self._note_unseen
+        )
+        return taken if read is None else read(taken, *given)
+
+    def _settable(self) -> list[str]:
+        # One that computes in whole numbers, or is quantised, stays as it is.
+        return [
+            path
+            for path, layer in self._every.items()
+            if self._built_in[path] in DTYPES and layer.quantization_mode is None
+        ]
+
+    def _inputs_in(self, dtype: str) -> str | None:
+        # A Sequential model built late has an input of its compute dtype; others of float32.
+        dtypes = {tensor.dtype for model in self._models for tensor in float_inputs(model)}
+        return dtype if dtypes & set(SIXTEEN_BITS) else None
+
+    def _allowed(self, precision: Precision) -> Precision:
+        layers: Mapping[str, str] = {
+            path: dtype
+            for path, dtype in precision.computes_in.items()
+            if not (dtype == "float64" and path in self._not_in_float64)
+        }
+        return Precision(
+            precision.name, layers, precision.inputs, precision.loss, precision.only_forward
+        )
+
+    def _give_up_float64(self, failed: LayerFailed, precision: Precision) -> None:
+        path, reason = failed.path, failed.__cause__
+        if precision.computes_in.get(path) != "float64":
+            raise ValueError(
+                f"{path!r} cannot be called under {precision.name}, where it computes in "
+                f"{precision.computes_in.get(path, self._built_in[path])}: {reason}"
+            ) from reason
+        within = {id(layer) for layer in (self._every[path], *all_layers(self._every[path]))}
+        given_up = [path for path, layer in self._every.items() if id(layer) in within]
+        self._not_in_float64.update(given_up)
+        self._leave_out(
+            f"{path} cannot compute in float64, and stays in {self._built_in[path]} in the "
+            f"reference: {_first_line(reason)}"
+        )
+
+    def _run_eagerly(self, path: str) -> None:
+        self._runs_eagerly = True
+        self._leave_out(
+            f"{path} branches on a tensor in a tf.function of its own: passes ran eagerly, "
+            "without XLA."
+        )
+
+    def _note_unseen(self, path: str) -> None:
+        self._leave_out(f"{path} is called inside a loop; what it returns there cannot be seen.")
+
+    def _note_what_draws_anew(self, operations: Sequence[str]) -> None:
+        if operations:
+            self._leave_out(
+                f"The model draws by {', '.join(operations)}, which draws other numbers in "
+                "each pass: errors hold its noise. Use keras.random with a seed generator."
+            )
+
+    def _leave_out(self, sentence: str) -> None:
+        if sentence not in self.left_out:
+            self.left_out.append(sentence)
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _check(dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r} is not one of {', '.join(DTYPES)}.")

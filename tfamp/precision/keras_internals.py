@@ -1,9 +1,10 @@
-"""Every private name of Keras, TensorFlow and keras-cv that tfamp uses, and nothing else.
+"""Every private name of Keras, TensorFlow and keras-cv that training uses, and nothing else.
 
-None of them has a public counterpart that does the same. Each function says where the name stands
-and in which version it was read; tests/precision/test_keras_internals.py says what breaks here
-when it changes, and tests/test_walls.py that no other module uses one. What a function cannot do
-without its name it refuses with `MissingInternal`; what can go on without does.
+Those that only diagnosis needs are in `layer_internals`. None of them has a public counterpart
+that does the same. Each function says where the name stands and in which version it was read;
+tests/precision/test_keras_internals.py says what breaks here when it changes, and
+tests/test_walls.py that no other module uses one. What a function cannot do without its name it
+refuses with `MissingInternal`; what can go on without does.
 """
 
 from __future__ import annotations
@@ -35,7 +36,17 @@ class MissingInternal(RuntimeError):
         )
 
 
-def _private(owner: Any, name: str, consequence: str) -> Any:
+def private(owner: Any, name: str, consequence: str) -> Any:
+    """An attribute by its private name.
+
+    Args:
+        owner: What should have it.
+        name: The name.
+        consequence: What cannot be done without it.
+
+    Raises:
+        MissingInternal: It has none.
+    """
     if not hasattr(owner, name):
         raise MissingInternal(owner, name, consequence)
     return getattr(owner, name)
@@ -50,7 +61,7 @@ def layers_within(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     `keras.Model.layers` knows the first level only, and `Layer` has no public name for its parts.
     `Layer._flatten_layers`: keras 3.12 to 3.15, src/layers/layer.py.
     """
-    flatten = _private(layer, "_flatten_layers", "its inner layers cannot be listed.")
+    flatten = private(layer, "_flatten_layers", "its inner layers cannot be listed.")
     return list(flatten(include_self=False))
 
 
@@ -64,8 +75,8 @@ def attention_parts(
     """
     consequence = "its softmax cannot be made float32."
     return (
-        _private(layer, "_softmax", consequence),
-        _private(layer, "_dropout_layer", consequence),
+        private(layer, "_softmax", consequence),
+        private(layer, "_dropout_layer", consequence),
     )
 
 
@@ -78,7 +89,7 @@ def trained_variables(optimizer: keras.optimizers.Optimizer) -> list[keras.Varia
     `BaseOptimizer._trainable_variables`: keras 3.12 to 3.15, src/optimizers/base_optimizer.py.
     """
     consequence = "apply() cannot know its variables."
-    return list(_private(optimizer, "_trainable_variables", consequence))
+    return list(private(optimizer, "_trainable_variables", consequence))
 
 
 def index_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
@@ -88,7 +99,7 @@ def index_of(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) ->
     key sees through Keras's and `tf.distribute`'s wrappers.
     """
     consequence = "a gradient cannot be told from another."
-    return _private(optimizer, "_get_variable_index", consequence)(variable)
+    return private(optimizer, "_get_variable_index", consequence)(variable)
 
 
 def take_gradients_as_they_come(optimizer: keras.optimizers.Optimizer) -> None:
@@ -103,7 +114,7 @@ def take_gradients_as_they_come(optimizer: keras.optimizers.Optimizer) -> None:
         MissingInternal: This Keras sums somewhere else; going on would sum twice.
     """
     name = "_all_reduce_sum_gradients"
-    _private(
+    private(
         optimizer, name, "gradients would be summed over the replicas twice. Train on one device."
     )
     setattr(optimizer, name, list)
@@ -168,7 +179,7 @@ def build_for(model: keras.Model, batch: Any) -> None:
     `Trainer._symbolic_build`: keras 3.12 to 3.15, src/trainers/trainer.py.
     """
     consequence = "its compiled metrics cannot be built outside of fit()."
-    _private(model, "_symbolic_build", consequence)(data_batch=batch)
+    private(model, "_symbolic_build", consequence)(data_batch=batch)
 
 
 def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
@@ -180,7 +191,7 @@ def compiled_loss(model: keras.Model) -> Callable[..., Any] | None:
     public, adds the model's own losses in their dtype.
     """
     consequence = "its compiled loss cannot be computed outside of fit()."
-    return _private(model, "_compile_loss", consequence)
+    return private(model, "_compile_loss", consequence)
 
 
 def mean_loss(model: keras.Model) -> keras.metrics.Mean:
@@ -189,7 +200,7 @@ def mean_loss(model: keras.Model) -> keras.metrics.Mean:
     `Trainer._loss_tracker`: keras 3.12 to 3.15, src/trainers/trainer.py.
     """
     consequence = "its mean loss cannot be kept outside of fit()."
-    return _private(model, "_loss_tracker", consequence)
+    return private(model, "_loss_tracker", consequence)
 
 
 @contextlib.contextmanager
@@ -208,8 +219,8 @@ def replaced_trainer_parts(
     module: Any = importlib.import_module("keras.src.backend.tensorflow.trainer")
     trainer = module.TensorFlowTrainer
     consequence = "Keras's fit() cannot be helped under MultiWorkerMirroredStrategy."
-    build = _private(trainer, "_maybe_symbolic_build", consequence)
-    reduce = _private(module, "reduce_per_replica", consequence)
+    build = private(trainer, "_maybe_symbolic_build", consequence)
+    reduce = private(module, "reduce_per_replica", consequence)
 
     def build_instead(model: Any, iterator: Any = None, data_batch: Any = None) -> None:
         build_with(build, model, iterator, data_batch)
@@ -242,7 +253,7 @@ def global_seed_generator() -> keras.random.SeedGenerator:
     """
     module = importlib.import_module("keras.src.random.seed_generator")
     consequence = "Keras's random state cannot be captured."
-    return _private(module, "global_seed_generator", consequence)()
+    return private(module, "global_seed_generator", consequence)()
 
 
 # keras-cv.
@@ -283,6 +294,6 @@ def mixing_with(layer: Any, mix: Callable[..., Any]) -> Any:
         mix: Takes images, and returns what the method of the layer's kind does.
     """
     name = "_cutmix" if hasattr(layer, "_cutmix") else "_mixup"
-    _private(layer, name, "its random numbers cannot be made to depend on a seed alone.")
+    private(layer, name, "its random numbers cannot be made to depend on a seed alone.")
     setattr(layer, name, mix)
     return layer

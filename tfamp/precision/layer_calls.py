@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 OnReturn = Callable[[keras.layers.Layer, Any], Any]
+Around = Callable[[keras.layers.Layer, Callable[[], Any]], Any]
 
 _lock = threading.Lock()
 _open = 0
@@ -31,18 +32,31 @@ def seen_calls(layers: Collection[keras.layers.Layer], on_return: OnReturn) -> I
         layers: The layers.
         on_return: Takes the layer and what it returned; what it returns is handed on instead.
     """
+    with wrapped_calls(layers, lambda layer, call: on_return(layer, call())):
+        yield
+
+
+@contextlib.contextmanager
+def wrapped_calls(layers: Collection[keras.layers.Layer], around: Around) -> Iterator[None]:
+    """As `seen_calls`, with a function that makes the call itself.
+
+    Args:
+        layers: The layers.
+        around: Takes the layer and a function of nothing that calls it; what it returns is handed
+            on.
+    """
     chosen = {id(layer) for layer in layers}
 
-    def see(layer: keras.layers.Layer, outputs: Any) -> Any:
-        return on_return(layer, outputs) if id(layer) in chosen else outputs
+    def wrap(layer: keras.layers.Layer, call: Callable[[], Any]) -> Callable[[], Any]:
+        return functools.partial(around, layer, call) if id(layer) in chosen else call
 
     _install()
     stack = _here.__dict__.setdefault("stack", [])
-    stack.append(see)
+    stack.append(wrap)
     try:
         yield
     finally:
-        stack.remove(see)
+        stack.remove(wrap)
         _uninstall()
 
 
@@ -75,11 +89,12 @@ def _uninstall() -> None:
 def _seeing(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def seeing(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        outputs = call(layer, *args, **kwargs)
         stack = getattr(_here, "stack", ())
-        if stack and not any(map(keras.backend.is_keras_tensor, keras.tree.flatten(outputs))):
-            for see in reversed(stack):
-                outputs = see(layer, outputs)
-        return outputs
+        if not stack or any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
+            return call(layer, *args, **kwargs)
+        made: Callable[[], Any] = functools.partial(call, layer, *args, **kwargs)
+        for wrap in reversed(stack):
+            made = wrap(layer, made)
+        return made()
 
     return seeing
