@@ -21,6 +21,8 @@ _MARK = re.compile(r"<!--[=/]")
 _NO_SENTENCE = re.compile(
     r"^ *```.*?^ *```$|`[^`\n]+`|\]\([^)\n]*\)|<!--.*?-->|^ *\d+\. ", re.DOTALL | re.MULTILINE
 )
+# At the start of a line a comment begins a block of its own, in which Markdown is left as it is.
+_BLOCK = re.compile(r"^[\s>]*(?:[-*+]\s+|\d+\.\s+)?<!--[=/].*?-->(?=.*\S)", re.MULTILINE)
 # Not the 20 of ResNet-20, nor the 16 of float16.
 _NUMBER = re.compile(r"(?<![\w⁻⁰¹²³⁴-⁹])(?<!\w-)\d[\d.,]*")
 
@@ -38,12 +40,21 @@ def differences(text: str, values: Values) -> list[str]:
         told.add(name)
         if name not in values:
             found.append(f"line {line}: there is no value named {name}")
-        elif match["told"] != (expected := values[name]()):
+            continue
+        try:
+            expected = values[name]()
+        except FileNotFoundError as error:
+            found.append(f"line {line}: {name} is told by {error.filename}, which is not there")
+            continue
+        if match["told"] != expected:
             found.append(f"line {line}: {name} is {_first_difference(match['told'], expected)}")
     found += [f"no line tells {name}" for name in values if name not in told]
     marks = len(_MARK.findall(text))
     if marks != 2 * len(_HELD.findall(text)):
         found.append("a mark <!--= NAME --> has no <!--/-->, or one stands within another")
+    for match in _BLOCK.finditer(text):
+        line = text.count("\n", 0, match.end()) + 1
+        found.append(f"line {line}: a mark at the start of a line must be all of the line")
     found += [f"line {line}: {number} is held by nothing" for line, number in loose_numbers(text)]
     return found
 

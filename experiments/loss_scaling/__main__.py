@@ -30,6 +30,7 @@ class Part(NamedTuple):
 PARTS = {
     "explain": Part("explain", "what the number formats hold, and what numbers become in them"),
     "scalers": Part("scalers", "tfamp's, Keras's and PyTorch's loss scaler on the same gradients"),
+    "page": Part("page", "every number of experiments/loss_scaling.md, made again or compared"),
 }
 
 

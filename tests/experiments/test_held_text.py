@@ -41,6 +41,8 @@ def test_a_true_text_has_no_difference():
         ("float16 ends at", "float16 ends above 65000, at", ("line 3", "65000")),
         ("float16 ends at", "float16 (-5.96e-8) ends at", ("line 3", "5.96")),
         ("**<!--= largest -->65504<!--/-->**", "**<!--= largest -->65504**", ("mark",)),
+        ("again: **<!", "again:\n<!", ("line 5", "mark", "start of a line")),
+        ("1. first", "1. <!--= largest -->65504<!--/--> first", ("line 6", "start of a line")),
     ],
 )  # fmt: skip
 def test_a_planted_fault_is_found(had, has, expected):
