@@ -64,7 +64,7 @@ def _in_32_bits(loss: Loss) -> Loss:
 
 def _of_function(function: Callable[[Any, Any], Any]) -> Loss:
     def loss(targets: Any, outputs: Any, sample_weight: Any = None) -> tf.Tensor:
-        value = tf.convert_to_tensor(_called(function, targets, outputs))
+        value = tf.convert_to_tensor(function(targets, outputs))
         if sample_weight is not None:
             weights = tf.cast(sample_weight, value.dtype)
             if value.shape.rank == 0:
@@ -78,15 +78,20 @@ def _of_function(function: Callable[[Any, Any], Any]) -> Loss:
     return loss
 
 
-def _called(function: Callable[[Any, Any], Any], targets: Any, outputs: Any) -> Any:
-    # Written for float32 outputs, it meets float64 ones in the reference: first the targets follow
-    # them, then they stay, as where it casts its outputs itself, and last it gets float32.
+def loss_of(step: Step, batch: Any, outputs: Any, training: bool) -> tf.Tensor:
+    """As `Step.loss_of`, where outputs may be float64 and the loss is written for float32.
+
+    First the targets follow the outputs, then they stay, as is right for a loss that casts its
+    outputs itself, and last it gets float32 outputs.
+    """
     if not any(_is_of(tf.float64, output) for output in keras.tree.flatten(outputs)):
-        return function(targets, outputs)
+        return step.loss_of(batch, outputs, training)
+    inputs, *others = batch
     tried: list[Exception] = []
-    for targets_in, outputs_in in ((tf.float64, None), (None, None), (None, tf.float32)):
+    for others_in, outputs_in in ((tf.float64, None), (None, None), (None, tf.float32)):
+        cast = (inputs, *_floats_in(others_in, others))
         try:
-            return function(_floats_in(targets_in, targets), _floats_in(outputs_in, outputs))
+            return step.loss_of(cast, _floats_in(outputs_in, outputs), training)
         except _MISMATCH as error:
             tried.append(error)
     raise tried[-1]

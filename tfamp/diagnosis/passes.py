@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
+from tfamp.diagnosis import losses
 from tfamp.precision import layer_internals
 from tfamp.precision.layer_calls import is_in_trace, wrapped_calls
 from tfamp.training.step import Step
@@ -69,6 +71,14 @@ class LayerFailed(Exception):
         super().__init__(path)
         self.path = path
 
+    @property
+    def reason(self) -> str:
+        """What the error says, without the line that Keras puts before it, and its colours."""
+        text = re.sub(r"\x1b\[\d*m", "", str(self.__cause__))
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        said = [x for x in lines if not x.startswith("Exception encountered when calling")]
+        return said[0] if said else type(self.__cause__).__name__
+
 
 def take(
     step: Step,
@@ -108,9 +118,9 @@ def take(
                 # Keras makes another error of it on the way out of each layer around.
                 failed.append((paths[id(layer)], error))
                 raise
-            outputs = [output for output in keras.tree.flatten(returned) if _is_float(output)]
-            visible = [output for output in outputs if is_in_trace(output, graph)]
-            if len(visible) < len(outputs):
+            floats = [output for output in keras.tree.flatten(returned) if _is_float(output)]
+            visible = [output for output in floats if is_in_trace(output, graph)]
+            if len(visible) < len(floats):
                 unseen(paths[id(layer)])
             new = [output for output in visible if id(output) not in known]
             known.update(map(id, new))
@@ -121,17 +131,18 @@ def take(
 
         try:
             with wrapped_calls(list(layers.values()), note):
-                loss, _ = step.loss(batch, training)
+                outputs = step.outputs(batch, training)
         except Exception:
             if not failed:
                 raise
             innermost, error = failed[0]
             raise LayerFailed(innermost) from error
+        loss = losses.loss_of(step, batch, outputs, training)
         scaled = loss * tf.cast(scale, loss.dtype)
 
     variables = step.model.trainable_variables
-    outputs = [output for _, of_call in seen for output in of_call]
-    found = [_dense(g) for g in tape.gradient(scaled, [*variables, *outputs])]
+    of_layers = [output for _, of_call in seen for output in of_call]
+    found = [_dense(g) for g in tape.gradient(scaled, [*variables, *of_layers])]
     weights = [
         WeightGradient(holders[id(variable)], variable.path, gradient)
         for variable, gradient in zip(variables, found[: len(variables)], strict=True)

@@ -253,18 +253,19 @@ class Probe:
         )
 
     def _give_up_float64(self, failed: LayerFailed, precision: Precision) -> None:
-        path, reason = failed.path, failed.__cause__
+        path = failed.path
         if precision.computes_in.get(path) != "float64":
+            computes_in = precision.computes_in.get(path, self._built_in[path])
             raise ValueError(
                 f"{path!r} cannot be called under {precision.name}, where it computes in "
-                f"{precision.computes_in.get(path, self._built_in[path])}: {reason}"
-            ) from reason
+                f"{computes_in}: {failed.reason}"
+            ) from failed.__cause__
         within = {id(layer) for layer in (self._every[path], *all_layers(self._every[path]))}
         given_up = [path for path, layer in self._every.items() if id(layer) in within]
         self._not_in_float64.update(given_up)
         self._leave_out(
             f"{path} cannot compute in float64, and stays in {self._built_in[path]} in the "
-            f"reference: {_first_line(reason)}"
+            f"reference: {failed.reason}"
         )
 
     def _run_eagerly(self, path: str) -> None:
@@ -287,11 +288,6 @@ class Probe:
     def _leave_out(self, sentence: str) -> None:
         if sentence not in self.left_out:
             self.left_out.append(sentence)
-
-
-def _first_line(error: BaseException | None) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 def _check(dtype: str) -> None:

@@ -76,17 +76,26 @@ class Step:
                 replicas, its share of that.
             outputs: What the model returned.
         """
-        inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        outputs = self.outputs(batch, training)
+        return self.loss_of(batch, outputs, training), outputs
+
+    def outputs(self, batch: Any, training: bool = True) -> Any:
+        """What the model returns for a batch; arguments as for `loss`."""
+        inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
         # As in `fit`, where a model whose call takes no `training` has no dropout.
-        outputs = self.model(inputs, **_if_taken(self.model.call, training=training))
+        return self.model(inputs, **_if_taken(self.model.call, training=training))
+
+    def loss_of(self, batch: Any, outputs: Any, training: bool = True) -> tf.Tensor:
+        """The loss of what the model has just returned for a batch; as `loss`."""
+        inputs, targets, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if self._loss is None and own_methods(self.model, ["compute_loss"]):
             own = self.model.compute_loss
             keywords = _if_taken(own, training=training)
-            return own(inputs, targets, outputs, sample_weight, **keywords), outputs
+            return own(inputs, targets, outputs, sample_weight, **keywords)
         compiled = self._loss or keras_internals.compiled_loss(self.model)
         # Compiled without a loss, a model may have added all that there is itself.
         loss = tf.zeros([]) if compiled is None else compiled(targets, outputs, sample_weight)
-        return self._with_models_own(loss), outputs
+        return self._with_models_own(loss)
 
     def gradients(
         self,
