@@ -240,8 +240,8 @@ def _advice(window: Window | None) -> Advice:
 RESNET_LIKE = {
     "stem": -24.0,
     **{f"stage{s}_block{b}_conv{c}": -20.0 - b - s for s in (1, 2) for b in (1, 2) for c in (1, 2)},
-    "relu": -18.0,
-    "head": -17.0,
+    "relu": -12.0,
+    "head": -10.0,
 }
 
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfamp.reporting.figures import error_plot, picture, style
+from tfamp.reporting.figures import (
+    error_plot,
+    exponent_plot,
+    layer_map,
+    picture,
+    size_plot,
+    style,
+)
 from tfamp.reporting.figures.picture import Picture
 from tfamp.run.fidelity import Fidelity
 
 # Every name that `draw` may write.
-FILES = (error_plot.FILE,)
+FILES = (error_plot.FILE, layer_map.FILE, exponent_plot.FILE, size_plot.FILE)
 
 
 def draw(fidelity: Fidelity, folder: Path) -> list[Picture]:
@@ -23,4 +30,10 @@ def draw(fidelity: Fidelity, folder: Path) -> list[Picture]:
         The pictures in the order of the page.
     """
     with style.house_style():
-        return picture.save_all([error_plot.error_over_scale(fidelity)], folder)
+        drawings = [
+            error_plot.error_over_scale(fidelity),
+            layer_map.layers_and_scales(fidelity),
+            exponent_plot.exponent_histograms(fidelity),
+            size_plot.sizes(fidelity),
+        ]
+        return picture.save_all(drawings, folder)

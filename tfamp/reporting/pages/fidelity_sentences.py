@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfamp.reporting import exponents, fidelity_points
+from tfamp.reporting import fidelity_points
 from tfamp.reporting.figures.style import power_of_two
 from tfamp.reporting.pages import formatting
 from tfamp.run.fidelity import ErrorBudget, Fidelity, Window
@@ -11,9 +11,17 @@ NOT_FINITE = "not finite"
 _NOT_ASKED = f"{fidelity_points.SCALED} was not asked for"
 
 
+# Percents below this are told as a power of ten.
+_TINY = 1e-6
+
+
 def share(value: float | None) -> str:
     """A share of 1 as percent; None is one of what is not finite."""
-    return NOT_FINITE if value is None else f"{formatting.text(value, formatting.percent)} %"
+    if value is None:
+        return NOT_FINITE
+    percent = 100 * value
+    form = formatting.rounded if percent == 0 or abs(percent) >= _TINY else formatting.percent
+    return f"{formatting.text(value if form is formatting.percent else percent, form)} %"
 
 
 def power(log2_scale: float) -> str:
@@ -92,26 +100,18 @@ def settled(fidelity: Fidelity) -> str:
 def errors(fidelity: Fidelity) -> str:
     """How far each precision's gradient is from the reference."""
     parts = [
-        f"{point.precision}'s by {share(point.relative_error)}"
+        f"{point.precision} {share(point.relative_error)}"
         for point in fidelity_points.unscaled(fidelity.precisions)
-        if point.relative_error is not None
-    ]
-    parts += [
-        f"{point.precision}'s is {NOT_FINITE}"
-        for point in fidelity_points.unscaled(fidelity.precisions)
-        if point.relative_error is None
     ]
     best = fidelity_points.best(fidelity.precisions)
     if best is not None and best.log2_scale is not None:
-        parts.append(
-            f"{best.precision}'s by {share(best.relative_error)} at its best scale, "
-            f"{power(best.log2_scale)}"
-        )
+        where = f"at its best scale, {power(best.log2_scale)}"
+        parts.append(f"{best.precision} {share(best.relative_error)} {where}")
     elif fidelity_points.is_asked(fidelity):
-        parts.append(f"{fidelity_points.SCALED}'s is {NOT_FINITE} at any scale that was tried")
+        parts.append(f"{fidelity_points.SCALED} {NOT_FINITE} at any scale that was tried")
     if not parts:
         return ""
-    return f"From {fidelity.reference}'s gradient of the weights differs {', '.join(parts)}."
+    return f"Error of the weights' gradient against {fidelity.reference}'s: {', '.join(parts)}."
 
 
 def underflow(fidelity: Fidelity) -> str:
@@ -140,9 +140,9 @@ def budget(fidelity: Fidelity) -> str:
         )
     best = "" if found.best_log2_scale is None else f", {power(found.best_log2_scale)}"
     told = (
-        f"{_part(found.forward)} of error come from the way forward, which no scale cures; "
-        f"{_part(found.backward)} from the way back at the best scale{best}; scale 1 adds "
-        f"{_part(found.underflow_at_scale_1)}."
+        f"Where {fidelity_points.SCALED}'s error comes from: rounding on the way forward makes "
+        f"{_part(found.forward)}, which no scale cures; the way back at the best scale{best}, "
+        f"{_part(found.backward)}; scale 1 adds {_part(found.underflow_at_scale_1)}."
     )
     return told + _first(found)
 
@@ -155,12 +155,6 @@ def _first(found: ErrorBudget) -> str:
     if not found.layers or not (found.layers[0].removed or 0.0) > 0.0:
         return ""
     first = found.layers[0]
-    return f" Alone in float32, {first.path} removes most of it: {share(first.removed)}."
-
-
-def lost(histogram_shares: exponents.Shares) -> str:
-    """The share that float16 loses of a histogram's entries."""
     return (
-        f"{share(histogram_shares.lost_of_non_zero)} of the entries that are not zero "
-        f"({share(histogram_shares.lost)} of all)"
+        f" Of all layers, {first.path} alone in float32 removes most: {share(first.removed)} of it."
     )

@@ -18,7 +18,7 @@ def precisions(fidelity: Fidelity) -> Table:
     """Each precision, mixed_float16 at the scales that tell."""
     scales = _telling_scales(fidelity)
     rows = [
-        (point.precision, _point_cells(point, "", fidelity))
+        (point.precision, _point_cells(point, "needs none", fidelity))
         for point in fidelity_points.unscaled(fidelity.precisions)
     ]
     for point in fidelity_points.scaled(fidelity.precisions):
@@ -40,6 +40,7 @@ def precisions(fidelity: Fidelity) -> Table:
             "Subnormal",
             "Not finite",
             "Activation underflow",
+            "Why this scale",
         ),
         tuple(rows),
     )
@@ -56,13 +57,14 @@ def _point_cells(point: Point, remark: str, fidelity: Fidelity) -> tuple[TableCe
     )
     scale = "none" if point.log2_scale is None else power(point.log2_scale)
     return (
-        TableCell(scale, small=remark),
+        TableCell(scale),
         TableCell(share(point.relative_error)),
         TableCell(_cosine(point)),
         TableCell(share(point.underflow_fraction)),
         TableCell(share(point.subnormal_fraction)),
         TableCell(share(point.non_finite_fraction)),
         TableCell(formatting.DASH if beside is None else share(beside.underflow_fraction)),
+        words(remark),
     )
 
 
@@ -105,7 +107,7 @@ def layers(fidelity: Fidelity) -> Table | None:
     left_out = len(fidelity.layers) - len(shown)
     return Table(
         f"Layers in the order of the way forward, under {fidelity_points.SCALED}."
-        + (f" {left_out} more have no gradient and are left out." if left_out else ""),
+        + (f" Without a gradient, and left out: {left_out} more." if left_out else ""),
         (
             "Layer",
             "Computes in",
@@ -191,7 +193,7 @@ _EXPLAINED = (
 def meanings() -> Table:
     """What each figure is, as fidelity.json declares it."""
     return Table(
-        "What each figure is.",
+        "As fidelity.json declares them.",
         ("Figure", "Meaning"),
         tuple((name, (words(_meaning(cls, key)),)) for name, cls, key in _EXPLAINED),
     )
