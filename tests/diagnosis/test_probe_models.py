@@ -319,8 +319,13 @@ def test_a_read_sees_the_pass_and_what_is_given():
     model = of_layers(dense(3, name="head"))
     traced = []
 
+    @tf.function(jit_compile=True)
+    def doubled(value):
+        return value * 2.0
+
     def read(taken, references):
         traced.append(1)
+        assert doubled(taken.loss).op.type.endswith("PartitionedCall"), "A function stays one."
         pairs = zip(taken.weights, references, strict=True)
         return {"norms": [tf.norm(w.gradient - r) for w, r in pairs], "name": taken.weights[0].path}
 

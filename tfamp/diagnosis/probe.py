@@ -198,7 +198,6 @@ class Probe:
                 with contextlib.ExitStack() as stack:
                     stack.enter_context(computing_in(allowed, self._every, self._models))
                     stack.enter_context(stillness.same_draws())
-                    stack.enter_context(stillness.inner_functions_inlined())
                     return self._taken(arguments, allowed, read, eager)
             except LayerFailed as failed:
                 if isinstance(failed.__cause__, tf.errors.OperatorNotAllowedInGraphError):
@@ -224,9 +223,17 @@ class Probe:
         self, precision: Precision, read: Read | None, batch: Any, scale: tf.Tensor, given: Any
     ) -> Any:
         take = passes.take_with_exact_way_back if precision.only_forward else passes.take
-        taken = take(
-            self._step, batch, scale, self.layers, self._holders, self._training, self._note_unseen
-        )
+        # Not what `read` calls.
+        with stillness.inner_functions_inlined():
+            taken = take(
+                self._step,
+                batch,
+                scale,
+                self.layers,
+                self._holders,
+                self._training,
+                self._note_unseen,
+            )
         return taken if read is None else read(taken, *given)
 
     def _settable(self) -> list[str]:
