@@ -222,7 +222,6 @@ def test_flags_are_read_in_one_place():
     assert {path.relative_to(PACKAGE).as_posix() for path in readers} == {
         "run/command.py",
         "run/flags.py",
-        "train.py",
     }
 
 

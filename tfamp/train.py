@@ -9,26 +9,24 @@ import math
 import os
 import signal
 import sys
-
-from absl import flags, logging
+from typing import TYPE_CHECKING
 
 from tfamp.run import command, records
 from tfamp.run import flags as run_flags
 from tfamp.run.command import Command, Ended, Given, Option
 from tfamp.run.config import Config, declarations
 from tfamp.run.errors import ExitCalled, InputError
-from tfamp.run.result import Figures, RunResult
+from tfamp.run.result import AutoScale, Figures, LossScale, RunResult
 from tfamp.training import startup
+
+if TYPE_CHECKING:
+    from tfamp.training.build import BuiltRun
 
 
 def _train(given: Given) -> int:
     config = run_flags.config_from_flags(given.flags)
     _check_names(config)
-    # Libraries ask absl for flags of their own, which have their defaults here.
-    flags.FLAGS.mark_as_parsed()
-    logging.use_absl_handler()
-    # TFDS tells at INFO of what it tried before an error that says it better.
-    logging.set_verbosity(logging.WARNING)
+    command.quiet_libraries()
     with command.ctrl_c_ends("Interrupted while TensorFlow was loaded: nothing was run."):
         startup.import_tensorflow(float16="float16" in config.policy)
 
@@ -44,6 +42,7 @@ def _train(given: Given) -> int:
             config,
             command_line=[sys.argv[0], *given.arguments],
             asked=run_flags.asked(given.flags),
+            advise=advised_scale,
         )
     except InputError:
         raise
@@ -65,6 +64,29 @@ def _train(given: Given) -> int:
         raise Ended(command.FAILED, said, error) from None
     print(summary(trained.result, place))
     return command.DONE
+
+
+def advised_scale(run: BuiltRun) -> AutoScale:
+    """Where the loss scale of a built run should start, as its first batch tells."""
+    from tfamp.diagnosis import advice
+    from tfamp.diagnosis.probe import Probe
+    from tfamp.telemetry.progress import Told
+
+    config = run.config
+    # An iterator of its own: the run begins with the same batch.
+    batch = next(iter(run.data.train))
+    probe = Probe(run.model, None, seed=config.seed, jit_compile=bool(config.jit_compile))
+    with Told() as say, probe:
+        found = advice.advise(run.model, probe, batch, say=say)
+    initial = found.advice.initial_scale
+    if found.window is None or initial is None:
+        return AutoScale(
+            initial=config.initial_loss_scale,
+            window=None,
+            why=f"The first batch has no window of safe scales: {found.why}. It starts at the "
+            "default.",
+        )
+    return AutoScale(initial=initial, window=found.window)
 
 
 def _check_names(config: Config) -> None:
@@ -128,11 +150,21 @@ def _figures(figures: Figures, device: str) -> list[str]:
         lines.append(f"  {name} peak memory    {figures.device_peak_bytes / 2**20:.0f} MiB")
     scale = figures.loss_scale
     if scale is not None:
+        mode = scale.mode if scale.auto is None else f"{scale.mode}, auto"
         lines.append(
             f"  loss scale           {scale.initial:.9g} -> {scale.final:.9g} "
-            f"({scale.mode}), {scale.skipped} of {figures.steps_attempted} steps skipped"
+            f"({mode}), {scale.skipped} of {figures.steps_attempted} steps skipped"
         )
+        if scale.auto is not None:
+            lines.append(f"  safe window          {_window(scale, scale.auto)}")
     return lines
+
+
+def _window(scale: LossScale, auto: AutoScale) -> str:
+    if auto.window is None:
+        return f"none: {auto.why}"
+    stayed = "stayed inside" if scale.stayed_in_window else "left it"
+    return f"{auto.window}; the scale {stayed}: {scale.min:.9g} to {scale.max:.9g}"
 
 
 if __name__ == "__main__":

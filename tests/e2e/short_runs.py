@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfamp import train as command
 from tfamp.run import records
 from tfamp.run.config import Config
 from tfamp.training import trainer
@@ -94,7 +95,7 @@ def run_once(config: Config) -> Outcome:
     with unittest.mock.patch.object(trainer, "build", build):
         try:
             asked = {"epochs": config.epochs}
-            trainer.train(config, ["train"], say=lambda line: None, asked=asked)
+            trainer.train(config, ["train"], lambda line: None, asked, advise=command.advised_scale)
         except Exception as raised:
             error = raised
     run = built[0] if built else None

@@ -565,6 +565,24 @@ def test_loss_scale_dynamic(train):
     assert done.result["loss_scale"]["initial"] == 2.0**10
 
 
+@shows("loss_scale")
+def test_loss_scale_auto(train):
+    """What it begins with is in the first batch's window, and trains as when it is given."""
+    done = train(loss_scale="auto", **FLOAT16)
+    scale = done.result["loss_scale"]
+    window = scale["auto"]["window"]
+    assert scale["initial"] == scale["auto"]["initial"] == done.column(records.SCALE)[0]
+    assert 2.0 ** window["log2_min"] <= scale["initial"] <= 2.0 ** window["log2_max"]
+    assert scale["stayed_in_window"] is True and scale["skipped"] == 0
+    assert done.config["config"]["initial_loss_scale"] == scale["initial"]
+    given = train(initial_loss_scale=scale["initial"], **FLOAT16)
+    assert done.losses == given.losses
+    assert list(done.before) == list(given.before)
+    for path, weight in done.before.items():
+        np.testing.assert_array_equal(weight, given.before[path])
+        np.testing.assert_array_equal(done.after[path], given.after[path])
+
+
 @shows("loss_scale_growth_steps")
 @pytest.mark.parametrize("loop", MOSTLY_FIT)
 def test_loss_scale_growth_steps(loop, train):

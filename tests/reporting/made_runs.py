@@ -15,7 +15,16 @@ from tfamp.run import records
 from tfamp.run.config import FLOAT16_POLICIES, Config
 from tfamp.run.directory import write_json
 from tfamp.run.resolve import default_run_name, resolve
-from tfamp.run.result import ComputesIn, Figures, LossScale, RunResult, Saved, Status, StepTime
+from tfamp.run.result import (
+    AutoScale,
+    ComputesIn,
+    Figures,
+    LossScale,
+    RunResult,
+    Saved,
+    Status,
+    StepTime,
+)
 from tfamp.run.run_config import RunConfig
 
 VERSIONS = {"python": "3.11.2", "tfamp": "0.1.0", "tensorflow": "2.21.0", "keras": "3.15.1"}
@@ -43,6 +52,7 @@ def write_run(
     trainable_parameters: int | None = 1000,
     model_sha256: dict[str, str] | None = None,
     computes_in: ComputesIn | None = None,
+    auto: AutoScale | None = None,
     **flags: Any,
 ) -> pathlib.Path:
     """Writes one completed run.
@@ -63,6 +73,7 @@ def write_run(
         trainable_parameters: What config.json says of them, None as an older one that says nothing.
         model_sha256: Likewise, of the content of a user's model.
         computes_in: What both files say of it; None as older ones that say nothing.
+        auto: What `--loss_scale=auto` chose.
         **flags: Fields of the config.
 
     Returns:
@@ -133,6 +144,18 @@ def write_run(
     last = rows[-1]
     ordered = sorted(windows)
     median = ordered[(len(ordered) - 1) // 2]
+    loss_scale = LossScale(
+        mode="dynamic" if config.has_moving_scale else "static",
+        initial=scales[0],
+        final=scales[-1],
+        min=min(scales),
+        max=max(scales),
+        skipped=skipped,
+        skipped_non_finite_loss=0,
+        first_skips=skips[:10],
+    )
+    if auto is not None:
+        loss_scale = loss_scale.with_auto(auto)
     figures = Figures(
         epochs=config.epochs,
         steps_attempted=steps,
@@ -148,18 +171,7 @@ def write_run(
         examples_per_sec=1e3 * config.batch_size / median,
         device_peak_bytes=peak,
         host_peak_rss_bytes=HOST_PEAK,
-        loss_scale=LossScale(
-            mode="dynamic" if config.loss_scale == "dynamic" else "static",
-            initial=scales[0],
-            final=scales[-1],
-            min=min(scales),
-            max=max(scales),
-            skipped=skipped,
-            skipped_non_finite_loss=0,
-            first_skips=skips[:10],
-        )
-        if is_scaled
-        else None,
+        loss_scale=loss_scale if is_scaled else None,
         metrics={
             name: last[name]
             for name in (

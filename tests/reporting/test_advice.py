@@ -166,6 +166,16 @@ def test_a_run_whose_command_is_not_known_is_told_by_its_config(tmp_path):
     assert (config.batch_size, config.epochs, config.float32_layers) == (16, 3, ("a", "b"))
 
 
+def test_a_scale_that_was_chosen_is_chosen_again(tmp_path):
+    values = {"policy": "mixed_float16", "loss_scale": "auto", "initial_loss_scale": 64.0}
+    folder = write_run(tmp_path, name="auto", **values)
+    rewrite(folder / "config.json", command_line=[])
+    write_run(tmp_path, name="base", policy="float32", seed=1)
+    commands = [c for entry in advised(tmp_path, "mixed_float16") for c in entry.commands]
+    config = config_from_arguments(shlex.split(commands[0])[1:])
+    assert (config.policy, config.loss_scale) == ("mixed_float16", "auto")
+
+
 def test_a_script_of_the_users_is_run_again_as_it_was(tmp_path):
     folder = write_run(tmp_path, policy="float32", name="mine")
     rewrite(folder / "config.json", command_line=["/home/me/drop_in.py", "runs/mine"])

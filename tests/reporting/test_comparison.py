@@ -170,6 +170,16 @@ def test_the_same_run_twice_is_counted_once(tmp_path):
 PRECISIONS = [
     ({"policy": "mixed_float16", "loss_scale": "none"}, "mixed_float16 without loss scaling"),
     ({"policy": "mixed_float16", "loss_scale": "1024"}, "mixed_float16 with loss scale 1024"),
+    # Where it began is what it chose, by seed: not what tells it from another.
+    (
+        {
+            "policy": "mixed_float16",
+            "loss_scale": "auto",
+            "initial_loss_scale": 64.0,
+            "max_loss_scale": 2.0**20,
+        },
+        "mixed_float16 with loss scale auto with max_loss_scale=1048576",
+    ),
     (
         {"policy": "mixed_float16", "initial_loss_scale": 2.0**24},
         "mixed_float16 with initial_loss_scale=16777216",

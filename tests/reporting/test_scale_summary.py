@@ -8,6 +8,8 @@ from made_runs import rewrite, write_run
 from tfamp.reporting import comparison, document, runs, scale_summary
 from tfamp.reporting.pages import scale_tables
 from tfamp.run import records
+from tfamp.run.fidelity import Window
+from tfamp.run.result import AutoScale
 
 
 def read(folder):
@@ -34,6 +36,28 @@ def test_a_dynamic_scale_that_fell_and_grew(tmp_path):
         steps=60,
         skipped_non_finite_loss=0,
     )
+
+
+@pytest.mark.parametrize(("is_open", "above"), [(False, 4), (True, 0)])
+def test_steps_outside_the_window_are_counted(is_open, above, tmp_path):
+    scales = [2.0**9] * 3 + [2.0**10] * 53 + [2.0**15] * 4
+    window = Window(log2_min=10, log2_max=14, is_open=is_open)
+    folder = write_run(
+        tmp_path, policy="mixed_float16", loss_scale="auto", scales=scales,
+        auto=AutoScale(initial=2.0**9, window=window),
+    )  # fmt: skip
+    run = read(folder)
+    summary = scale_summary.summarise_scale(run)
+    assert (summary.window, summary.mode) == (window, "dynamic")
+    assert (summary.steps_below, summary.steps_above) == (3, above)
+    assert run.figures.loss_scale.stayed_in_window is False
+
+
+def test_without_a_window_no_step_is_outside(tmp_path):
+    auto = AutoScale(initial=2.0**15, window=None, why="None was found.")
+    folder = write_run(tmp_path, policy="mixed_float16", loss_scale="auto", auto=auto)
+    summary = scale_summary.summarise_scale(read(folder))
+    assert summary.window is summary.steps_below is summary.steps_above is None
 
 
 def test_with_accumulation_skips_are_of_updates_not_of_microbatches(tmp_path):

@@ -99,6 +99,12 @@ def test_an_unknown_flag_gets_the_commands_hint(capsys):
     assert refused(capsys, "--tims=3", hint="Look twice.").endswith(" Look twice.")
 
 
+@pytest.mark.parametrize("argument", ["--sing=high", "--sing", "--nosing"])
+def test_a_flag_of_another_command_is_refused_with_the_reason(argument, capsys):
+    said = refused(capsys, argument, refused={"sing": "it only talks. Set --shout."})
+    assert says(said, "--sing", "no effect", "it only talks. Set --shout.")
+
+
 def test_bad_input_that_the_body_finds(capsys):
     def body(given):
         raise InputError(f"{setting('to', 'me')}: not to you.")

@@ -85,7 +85,8 @@ def test_a_config_is_frozen_and_goes_to_json():
 
 
 @pytest.mark.parametrize(
-    ("loss_scale", "static"), [("dynamic", None), ("none", None), ("1024", 1024.0), ("2.5", 2.5)]
+    ("loss_scale", "static"),
+    [("dynamic", None), ("auto", None), ("none", None), ("1024", 1024.0), ("2.5", 2.5)],
 )
 def test_static_loss_scale(loss_scale, static):
     assert Config(loss_scale=loss_scale).static_loss_scale == static
@@ -94,6 +95,7 @@ def test_static_loss_scale(loss_scale, static):
 def test_scale_settings_are_what_differs_from_the_defaults():
     assert Config().scale_settings == ()
     assert Config(loss_scale="none").scale_settings == ()
+    assert Config(loss_scale="auto").scale_settings == ("loss_scale",)
     assert Config(loss_scale="8", min_loss_scale=2.0).scale_settings == (
         "loss_scale",
         "min_loss_scale",
@@ -271,16 +273,17 @@ def test_momentum_and_adamw():
 def test_what_a_loss_scale_can_be(value):
     message = refused(policy="float16", loss_scale=value)
     given = f"--loss_scale={value or repr(value)}"
-    assert says(message, given, "'dynamic'", "'none'", "--loss_scale=1024")
+    assert says(message, given, "'dynamic'", "'auto'", "'none'", "--loss_scale=1024")
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "bfloat16"])
-def test_a_static_scale_needs_float16(policy):
-    message = refused(policy=policy, loss_scale="1024")
-    given = ("--loss_scale=1024", f"--policy={policy}")
+@pytest.mark.parametrize("loss_scale", ["1024", "auto"])
+def test_a_static_scale_and_one_that_is_chosen_need_float16(policy, loss_scale):
+    message = refused(policy=policy, loss_scale=loss_scale)
+    given = (f"--loss_scale={loss_scale}", f"--policy={policy}")
     assert says(message, *given, "--policy", "mixed_float16", "float16", "--loss_scale")
     # A file of the user's may hold float16 layers under any policy; the model decides later.
-    assert resolve(Config(policy=policy, loss_scale="1024", model="net.py:net"))
+    assert resolve(Config(policy=policy, loss_scale=loss_scale, model="net.py:net"))
 
 
 @pytest.mark.parametrize("flag", config_lib.SCALE_SETTINGS)
@@ -303,6 +306,27 @@ def test_a_flag_of_the_dynamic_scale_needs_a_dynamic_scale(flag, loss_scale):
     message = refused([flag], **values)
     given = (f"--{flag}", f"--loss_scale={loss_scale}")
     assert says(message, *given, "no effect", "--loss_scale=dynamic", f"--{flag}")
+
+
+@pytest.mark.parametrize("flag", config_lib.SCALE_SETTINGS)
+def test_what_shapes_a_scale_that_is_chosen(flag):
+    values = {"policy": "mixed_float16", "loss_scale": "auto"}
+    if flag != "initial_loss_scale":
+        assert resolve(Config(**values), frozenset([flag]))
+        return
+    # Two that say where it starts: neither wins.
+    message = refused([flag], **values)
+    given = ("--initial_loss_scale", "--loss_scale=auto", "chooses")
+    assert says(message, *given, "--loss_scale=dynamic", "--initial_loss_scale")
+
+
+def test_a_scale_that_is_chosen_needs_no_default_between_the_bounds():
+    """The default initial scale lies outside these, and nobody asked for it."""
+    values = {"policy": "mixed_float16", "loss_scale": "auto"}
+    assert resolve(Config(**values, max_loss_scale=512.0)).initial_loss_scale == 512.0
+    assert resolve(Config(**values, min_loss_scale=2.0**20)).initial_loss_scale == 2.0**20
+    message = refused(**values, min_loss_scale=4.0, max_loss_scale=2.0)
+    assert says(message, "--min_loss_scale=4", "--max_loss_scale=2")
 
 
 def test_defaults_of_scale_flags_contradict_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from tfamp.run import result, run_config, schema
 from tfamp.run.config import Config
-from tfamp.run.result import RunResult
+from tfamp.run.fidelity import Window
+from tfamp.run.result import AutoScale, LossScale, RunResult
 from tfamp.run.run_config import RunConfig
 from tfamp.run.schema import RecordError
 
@@ -43,6 +45,8 @@ OLDEST = {
     "versions": {"keras": "3.15.1"},
 }  # fmt: skip
 
+SCALE = LossScale(mode="dynamic", initial=16.0, final=8.0, min=8.0, max=64.0, skipped=1)
+
 
 def test_the_oldest_result_is_read():
     read = RunResult.from_json(OLDEST)
@@ -55,6 +59,23 @@ def test_the_oldest_result_is_read():
     assert {name: read.to_json()[name] for name in OLDEST if name != "loss_scale"} == {
         name: value for name, value in OLDEST.items() if name != "loss_scale"
     }
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "stayed"), [(8.0, 64.0, True), (4.0, 64.0, False), (8.0, 128.0, False)]
+)
+def test_whether_a_scale_stayed_in_its_window(smallest, largest, stayed):
+    auto = AutoScale(initial=16.0, window=Window(log2_min=3, log2_max=6, is_open=False))
+    scale = dataclasses.replace(SCALE, min=smallest, max=largest).with_auto(auto)
+    assert (scale.auto, scale.stayed_in_window) == (auto, stayed)
+    assert schema.parsed(LossScale, json.loads(json.dumps(schema.to_json(scale))), "") == scale
+
+
+def test_without_a_window_nobody_can_have_stayed_in_it():
+    scale = SCALE.with_auto(AutoScale(initial=16.0, window=None, why="None was found."))
+    assert scale.stayed_in_window is None
+    # A run without --loss_scale=auto says nothing of one.
+    assert {"auto", "stayed_in_window"}.isdisjoint(schema.to_json(SCALE))
 
 
 def test_the_oldest_config_is_read():

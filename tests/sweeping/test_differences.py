@@ -99,6 +99,14 @@ def test_what_a_run_decided_is_told_from_what_it_was_asked(asked, is_same, make,
     assert cell.is_finished() is is_same
 
 
+def test_where_a_chosen_scale_began_is_left_to_the_run(make, finish):
+    auto, dynamic = make(policies=("float16",), loss_scales=("auto", "dynamic"))
+    for cell in (auto, dynamic):
+        finish(cell, initial_loss_scale=64.0)
+    assert auto.is_finished()
+    assert [each.what for each in dynamic.conflict()] == ["initial_loss_scale"]
+
+
 def test_no_limit_is_asked_for_and_not_left_open(make, finish):
     (cell,) = make("--max_skipped_in_a_row=none", policies=("float16",))
     finish(cell, max_skipped_in_a_row=200)

@@ -230,6 +230,26 @@ def test_where_nothing_is_scaled_nothing_is_said_of_it(terminal):
     assert screen.look()[-1].endswith("]  loss 1.0000  acc 0.5000")
 
 
+def test_what_goes_on_takes_one_line_and_leaves_none(terminal):
+    screen = terminal(30)
+    with progress.Told() as tell:
+        tell("float64, the reference of all that follows")
+        assert screen.look() == ["float64, the reference of all"]
+        tell("scale 2^3")
+        assert screen.look() == ["scale 2^3"]
+    print("Done.", flush=True)
+    assert screen.look() == ["Done.", ""]
+
+
+def test_elsewhere_what_goes_on_is_a_line_now_and_then(capsys, monkeypatch):
+    with progress.Told() as tell:
+        for number in range(3):
+            tell(f"scale 2^{number}")
+        monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", -1.0)
+        tell("scale 2^3")
+    assert capsys.readouterr().out == "  scale 2^0\n  scale 2^3\n"
+
+
 def test_elsewhere_it_is_lines_with_all_figures(capsys):
     made, telemetry = bar()
     made.on_train_begin()

@@ -157,10 +157,11 @@ def _typed(run: FinishedRun) -> Sequence[str]:
     """The flags of a run, as typed; from its config where something else than tfamp.train ran."""
     if run.command_line and PurePath(run.command_line[0]).name == "train.py":
         return run.command_line[1:]
+    chosen = ["initial_loss_scale"] if run.config.loss_scale == "auto" else []
     return [
         f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in run.settings.items()
-        if value != _DEFAULTS.get(name) and value is not None and name in _DEFAULTS
+        if value not in (_DEFAULTS.get(name), None) and name in _DEFAULTS and name not in chosen
     ]
 
 

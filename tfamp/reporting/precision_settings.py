@@ -7,6 +7,7 @@ from typing import Any
 
 from tfamp.reporting.runs import FinishedRun
 from tfamp.run.config import FLOAT16_POLICIES, POLICIES, SCALE_SETTINGS, Config
+from tfamp.run.resolve import shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Precision:
     def of(cls, run: FinishedRun) -> Precision:
         """The precision settings of a run."""
         scaled = run.figures.loss_scale is not None or run.policy in FLOAT16_POLICIES
-        dynamic = scaled and run.config.loss_scale == "dynamic"
+        moves = scaled and run.config.has_moving_scale
         defaults = Config()
         return cls(
             policy=run.policy,
@@ -42,7 +43,9 @@ class Precision:
             scale_settings=tuple(
                 (name, getattr(run.config, name))
                 for name in SCALE_SETTINGS
-                if dynamic and getattr(run.config, name) != getattr(defaults, name)
+                if moves
+                and shapes(name, run.config.loss_scale)
+                and getattr(run.config, name) != getattr(defaults, name)
             ),
         )
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 from tfamp.reporting.runs import FinishedRun
 from tfamp.run import records
+from tfamp.run.fidelity import Window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,9 @@ class ScaleSummary:
         skipped_non_finite_loss: Those of the skipped whose own loss was NaN or infinite, which say
             nothing about the scale; None where an older run did not count them.
         collapsed_at: The step at which the scale collapsed; None where it did not.
+        window: The scales that were safe on the first batch, as `--loss_scale=auto` found them.
+        steps_below: Steps whose scale was smaller than all of them; None without a window.
+        steps_above: Steps whose scale was larger.
     """
 
     mode: str
@@ -39,6 +43,9 @@ class ScaleSummary:
     steps: int
     skipped_non_finite_loss: int | None = None
     collapsed_at: int | None = None
+    window: Window | None = None
+    steps_below: int | None = None
+    steps_above: int | None = None
 
 
 def summarise_scale(run: FinishedRun) -> ScaleSummary | None:
@@ -47,6 +54,7 @@ def summarise_scale(run: FinishedRun) -> ScaleSummary | None:
     scales = [value for _, value in run.series(records.SCALE)]
     if scale is None or not scales:
         return None
+    window = None if scale.auto is None else scale.auto.window
     late = Counter(scales[len(scales) // 2 :])
     after = [*scales[1:], scale.final]
     skips = skipped_steps(run)
@@ -64,6 +72,9 @@ def summarise_scale(run: FinishedRun) -> ScaleSummary | None:
         steps=run.figures.steps_attempted,
         skipped_non_finite_loss=scale.skipped_non_finite_loss,
         collapsed_at=scale.collapsed_at,
+        window=window,
+        steps_below=None if window is None else sum(map(window.is_below, scales)),
+        steps_above=None if window is None else sum(map(window.is_above, scales)),
     )
 
 

@@ -26,10 +26,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from absl import flags
+from absl import flags, logging
 
 from tfamp.run import flags as run_flags
-from tfamp.run.errors import InputError, Terms, as_flag
+from tfamp.run.errors import InputError, Terms, as_flag, setting
 from tfamp.run.kinds import Kind, Switch
 
 DONE, FAILED, BAD_INPUT, NO_ANSWER = range(4)
@@ -56,6 +56,14 @@ class Ended(Exception):
 def stopped(signum: int, message: str) -> Ended:
     """A signal ended the command."""
     return Ended(128 + signum, message)
+
+
+def quiet_libraries() -> None:
+    """Gives the absl flags of libraries, which they ask for, their defaults, and lowers its log."""
+    flags.FLAGS.mark_as_parsed()
+    logging.use_absl_handler()
+    # TFDS tells at INFO of what it tried before an error that says it better.
+    logging.set_verbosity(logging.WARNING)
 
 
 @contextlib.contextmanager
@@ -114,6 +122,8 @@ class Command:
         places: What it takes without dashes, each of which must be given, such as `LOGDIR`.
         rest: What it takes behind `--`, as the help calls it; None where it takes nothing there.
         hint: What a message of an unknown flag ends with.
+        refused: Flags of other commands that have no effect here, by name, each with a sentence on
+            why and what to do instead.
         terms: How its messages spell a setting.
     """
 
@@ -124,6 +134,7 @@ class Command:
     places: tuple[str, ...] = ()
     rest: str | None = None
     hint: str = ""
+    refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
     terms: Terms = as_flag
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
@@ -180,6 +191,11 @@ class Command:
         try:
             places = values([self.name, *own])[1:]
         except flags.UnrecognizedFlagError as error:
+            for name in (error.flagname, error.flagname.removeprefix("no")):
+                if name in self.refused:
+                    raise InputError(
+                        f"{setting(name)} has no effect here: {self.refused[name]}"
+                    ) from error
             raise InputError(f"{error}. {self.hint}".strip().replace("?.", "?")) from error
         except (flags.Error, UnicodeDecodeError) as error:
             raise run_flags.input_error(error) from error

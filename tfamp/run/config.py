@@ -25,7 +25,8 @@ FLOAT16_POLICIES = ("mixed_float16", "float16")
 LOOPS = ("fit", "custom")
 LR_SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "flip_crop", "randaugment", "mixup_cutmix")
-LOSS_SCALE_MODES = ("dynamic", "none")
+# `auto` is dynamic from a scale that is chosen on the first batch.
+LOSS_SCALE_MODES = ("dynamic", "auto", "none")
 
 
 class Role(enum.Enum):
@@ -53,6 +54,7 @@ class Declared:
         axis: The sweep's option that takes several values of it.
         hparam: Whether TensorBoard's HParams tab compares runs by it: "shown" at once, or "listed"
             until its box is ticked.
+        in_step: Whether the gradient of the loss in one step from given weights depends on it.
     """
 
     role: Role
@@ -61,6 +63,7 @@ class Declared:
     scale_rule: str | None = None
     axis: str | None = None
     hparam: Literal["shown", "listed"] | None = None
+    in_step: bool = False
 
 
 def declared(default: Any, role: Role, kind: Kind, text: str, **more: Any) -> Any:
@@ -85,7 +88,7 @@ def _check_loss_scale(name: str, value: str) -> None:
         is_scale = False
     if not is_scale:
         raise InputError(
-            f"{setting(name, value)}: it takes 'dynamic', 'none' or a number, such as "
+            f"{setting(name, value)}: it takes 'dynamic', 'auto', 'none' or a number, such as "
             f"{setting(name, '1024')}; a number must be {LOSS_SCALE}."
         )
 
@@ -124,39 +127,40 @@ class Config:
 
     policy: str = declared("float32", PRECISION, Choice("policy", POLICIES),
         "Precision policy. float16 and bfloat16 keep the variables in 16 bits too, to show why "
-        "master weights matter.", axis="policies", hparam="shown")
+        "master weights matter.", axis="policies", hparam="shown", in_step=True)
     tf32: bool = declared(True, PRECISION, Switch(),
-        "Let float32 matrix products run in TF32 on NVIDIA Ampere and later.")
+        "Let float32 matrix products run in TF32 on NVIDIA Ampere and later.", in_step=True)
     float32_layers: tuple[str, ...] = declared((), PRECISION, kinds.Patterns(),
-        "Regular expressions; layers whose path holds a match compute in float32.")
+        "Regular expressions; layers whose path holds a match compute in float32.", in_step=True)
     model: str = declared("resnet20", IDENTITY, Text(catalogue.check_model),
         f"{', '.join(MODELS)}, or {USER_MODEL}, where function(input_shape, num_classes) returns "
-        "a keras.Model.", axis="models", hparam="shown")
+        "a keras.Model.", axis="models", hparam="shown", in_step=True)
     dataset: str = declared("fashion_mnist_mini", IDENTITY, Text(catalogue.check_dataset),
         f"{', '.join(f'{name} ({row.about})' for name, row in DATASETS.items())}, or an image "
-        "classification set of TFDS by name.", axis="datasets", hparam="listed")
+        "classification set of TFDS by name.", axis="datasets", hparam="listed", in_step=True)
     data_dir: str | None = declared(None, IDENTITY, Kind(),
-        "Where TFDS keeps its prepared sets. Default: TFDS's own.")
+        "Where TFDS keeps its prepared sets. Default: TFDS's own.", in_step=True)
     image_size: int | None = declared(None, IDENTITY, Number(whole(8)),
-        "Resize images to this many pixels a side. Default: the set's own.")
+        "Resize images to this many pixels a side. Default: the set's own.", in_step=True)
     # The synthetic set draws 588 bytes for each class.
     num_classes: int | None = declared(None, IDENTITY, Number(whole(2, 1_000_000)),
-        "Classes of --dataset=synthetic.")
+        "Classes of --dataset=synthetic.", in_step=True)
     num_examples: int | None = declared(None, IDENTITY, _COUNT,
-        "Training examples of --dataset=synthetic.")
+        "Training examples of --dataset=synthetic.", in_step=True)
     augment: str = declared("none", IDENTITY, Choice("augmentation", AUGMENTATIONS),
-        "Augmentation, in the input pipeline, in float32.")
+        "Augmentation, in the input pipeline, in float32.", in_step=True)
     loop: str = declared("fit", IDENTITY, Choice("loop", LOOPS),
         "model.fit, or tfamp's tf.function over a GradientTape.", axis="loops", hparam="listed")
     epochs: int = declared(5, IDENTITY, _COUNT, "Epochs to train.")
     steps_per_epoch: int | None = declared(None, IDENTITY, _COUNT,
         "Steps an epoch. Default: the whole training set once.")
-    batch_size: int = declared(64, IDENTITY, _COUNT, "Examples a step.", hparam="shown")
+    batch_size: int = declared(64, IDENTITY, _COUNT, "Examples a step.", hparam="shown",
+        in_step=True)
     # NumPy takes no larger seed.
     seed: int = declared(0, REPETITION, Number(whole(0, 2**32 - 1)),
-        "Seed of weights, order and augmentation.", axis="seeds", hparam="listed")
+        "Seed of weights, order and augmentation.", axis="seeds", hparam="listed", in_step=True)
     deterministic: bool = declared(False, IDENTITY, Switch(),
-        "Use deterministic kernels: the same run twice gives the same bits.")
+        "Use deterministic kernels: the same run twice gives the same bits.", in_step=True)
     optimizer: str | None = declared(None, IDENTITY, Choice("optimizer", tuple(OPTIMIZERS)),
         f"The update rule. Default: {_by_model()}.")
     learning_rate: float | None = declared(None, IDENTITY, _POSITIVE,
@@ -169,7 +173,7 @@ class Config:
         f"Decoupled weight decay. Default: {_by_optimizer('weight_decay')}.")
     momentum: float = declared(0.9, IDENTITY, _SHARE, "Momentum of sgd.")
     label_smoothing: float = declared(0.0, IDENTITY, _SHARE,
-        "Share of each label spread over all classes.")
+        "Share of each label spread over all classes.", in_step=True)
     clip_global_norm: float | None = declared(None, IDENTITY, _POSITIVE,
         "Clip the unscaled gradient to this global norm.")
     ema_momentum: float | None = declared(None, IDENTITY, _SHARE,
@@ -177,7 +181,8 @@ class Config:
     accumulation_steps: int = declared(1, IDENTITY, _COUNT,
         "Batches whose gradients are averaged into one update.")
     loss_scale: str = declared("dynamic", PRECISION, Text(_check_loss_scale),
-        "dynamic, none, or a number (a static scale).", axis="loss_scales", hparam="shown")
+        "dynamic; auto, which is dynamic from a scale that is chosen on the first batch; none; or "
+        "a number, a static scale.", axis="loss_scales", hparam="shown")
     initial_loss_scale: float = _scale("initial_scale", "Where a dynamic loss scale starts.")
     loss_scale_growth_steps: int = _scale("dynamic_growth_steps",
         "Clean steps before a dynamic loss scale grows.")
@@ -198,7 +203,7 @@ class Config:
         "infinite. Without it the run goes on and says so.")
     jit_compile: bool | None = declared(None, IDENTITY, Switch(),
         "Compile the step with XLA. Default: on a GPU yes; on a CPU only for float16, which is "
-        "very slow there without it.")
+        "very slow there without it.", in_step=True)
     steps_per_execution: int = declared(1, IDENTITY, _COUNT,
         "Steps inside one call from the host, in both loops.")
     profile_steps: tuple[int, int] | None = declared(None, IDENTITY, kinds.StepRange(),
@@ -228,6 +233,11 @@ class Config:
         """Names of the loss-scale settings that differ from their defaults, bar `none`."""
         names = ("loss_scale", *SCALE_SETTINGS)
         return tuple(n for n in names if getattr(self, n) not in (getattr(Config, n), "none"))
+
+    @property
+    def has_moving_scale(self) -> bool:
+        """Whether the loss scale, where there is one, is dynamic."""
+        return self.loss_scale in ("dynamic", "auto")
 
     @property
     def is_user_model(self) -> bool:

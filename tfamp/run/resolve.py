@@ -23,7 +23,8 @@ def resolve(config: Config, given: Collection[str] = ()) -> Config:
             is set where nothing is scaled is an error, its default is not.
 
     Returns:
-        A config with `optimizer`, `learning_rate`, `weight_decay` and `run_name` set.
+        A config with `optimizer`, `learning_rate`, `weight_decay` and `run_name` set, and with an
+        `initial_loss_scale` between the bounds where it will be chosen.
 
     Raises:
         InputError: A value is not allowed, or two values contradict each other.
@@ -39,6 +40,7 @@ def resolve(config: Config, given: Collection[str] = ()) -> Config:
         learning_rate=_first(config.learning_rate, row.learning_rate),
         weight_decay=_first(config.weight_decay, row.weight_decay),
         run_name=_first(config.run_name, default_run_name(config)),
+        initial_loss_scale=_initial_loss_scale(config),
     )
     # A name that was made of long others is too long as well.
     _check_each(filled)
@@ -53,8 +55,17 @@ def default_run_name(config: Config) -> str:
 
 def shapes(name: str, loss_scale: str) -> bool:
     """Whether a setting of `SCALE_SETTINGS` says something of such a loss scale."""
+    if loss_scale == "auto":
+        return name != "initial_loss_scale"
     # A static scale has a bound on skips too.
     return loss_scale == "dynamic" or (name == "max_skipped_in_a_row" and loss_scale != "none")
+
+
+def _initial_loss_scale(config: Config) -> float:
+    if config.loss_scale != "auto":
+        return config.initial_loss_scale
+    # What is chosen will lie between the bounds; until then the default must, which nobody gave.
+    return min(max(config.initial_loss_scale, config.min_loss_scale), config.max_loss_scale)
 
 
 def _first(value: Any, default: Any) -> Any:
@@ -83,21 +94,21 @@ def _check_loss_scale(config: Config, given: Collection[str]) -> None:
     policy, loss_scale = setting("policy", config.policy), setting("loss_scale", config.loss_scale)
     shaping = [name for name in SCALE_SETTINGS if name in given]
     has_float16 = config.policy in FLOAT16_POLICIES or config.is_user_model
-    if not has_float16 and (shaping or config.static_loss_scale is not None):
+    if not has_float16 and (shaping or config.loss_scale not in ("dynamic", "none")):
         idle = setting(shaping[0]) if shaping else setting("loss_scale")
         raise InputError(
             f"{idle if shaping else loss_scale} with {policy}: only float16 needs a loss scale. "
             f"Set {setting('policy')} to one of {', '.join(FLOAT16_POLICIES)}, or leave {idle} out."
         )
     for came in (setting(name) for name in shaping if not shapes(name, config.loss_scale)):
+        why = "which chooses it" if config.loss_scale == "auto" else "it has no effect there"
         raise InputError(
-            f"{came} with {loss_scale}: it has no effect there. Set "
+            f"{came} with {loss_scale}: {why}. Set "
             f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
         )
     names = {rule: name for name, rule in SCALE_SETTINGS.items()}
-    contradiction = why_not_together(
-        {rule: getattr(config, name) for rule, name in names.items()},
-        lambda rule, value: setting(names[rule], value),
-    )
-    if config.loss_scale == "dynamic" and contradiction:
+    rules = {rule: getattr(config, name) for rule, name in names.items()}
+    rules["initial_scale"] = _initial_loss_scale(config)
+    contradiction = why_not_together(rules, lambda rule, value: setting(names[rule], value))
+    if config.has_moving_scale and contradiction:
         raise InputError(contradiction)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from tfamp.run import records, schema
+from tfamp.run.fidelity import Window
 from tfamp.run.json_types import Measured, Size
 from tfamp.run.schema import beside, key
 
@@ -29,6 +30,17 @@ class StepTime:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AutoScale:
+    """Where `--loss_scale=auto` had the loss scale start."""
+
+    initial: float = key("the scale that was chosen")
+    window: Window | None = key("the first batch's window of scales; null with `why`")
+    why: str | None = key(
+        "why there is no window, or why the scale is another than the one advised", absent=None
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class LossScale:
     """What became of a loss scale."""
 
@@ -47,6 +59,17 @@ class LossScale:
     first_skips: tuple[int, ...] | None = key(
         "the steps of the first ten skips; null where they are not known", absent=None
     )
+    auto: AutoScale | None = key(
+        "what `--loss_scale=auto` chose before the first step", absent=None, left_out=True
+    )
+    stayed_in_window: bool | None = key(
+        "whether the scale of every step was in that window", absent=None, left_out=True
+    )
+
+    def with_auto(self, auto: AutoScale) -> LossScale:
+        """The same, with what was chosen and what came of it."""
+        stayed = None if auto.window is None else auto.window.holds(self.min, self.max)
+        return dataclasses.replace(self, auto=auto, stayed_in_window=stayed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tfamp.run import records, schema
 from tfamp.run.config import Config, Role, declarations, names_of
-from tfamp.run.result import ComputesIn
+from tfamp.run.result import AutoScale, ComputesIn
 from tfamp.run.schema import key
 
 # As JSON has them, where a tuple is a list.
@@ -66,6 +66,9 @@ class RunConfig(schema.JsonFile):
     )
     float32_layers_effect: dict[str, Float32Effect] | None = key(
         "what each of its patterns did", absent=None, left_out=True
+    )
+    auto_loss_scale: AutoScale | None = key(
+        "what `--loss_scale=auto` chose", absent=None, left_out=True
     )
     optimizers: dict[str, dict[str, Any]] | None = key(
         "what each of several optimizers tells of itself, by name", absent=None, left_out=True

@@ -90,6 +90,8 @@ def _leave_to_the_run(
     if steps is not None:
         # fit runs whole executions, so older runs rounded down.
         wanted["steps_per_epoch"] = steps - steps % wanted["steps_per_execution"]
+    if wanted["loss_scale"] == "auto":
+        wanted["initial_loss_scale"] = found["initial_loss_scale"]
     for name in (name for name, value in wanted.items() if value is None):
         # None is what is left open where it is the default; of a limit it is none.
         if getattr(Config, name) is None and asked is not None and name not in asked:

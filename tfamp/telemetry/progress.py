@@ -150,9 +150,42 @@ class OneLine:
         self._write("\n")
         self._written = 0
 
+    def clear(self) -> None:
+        """Takes away what stands in it; what is written next begins there."""
+        self._write("\r" + " " * self._written + "\r")
+        self._written = 0
+
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+class Told:
+    """Tells what goes on while it is entered, a text at a time, and keeps out of what follows.
+
+    On a terminal each text takes the place of the one before, and none is left at the end;
+    elsewhere there is a line for one at most every ten seconds.
+    """
+
+    def __init__(self) -> None:
+        self._line = OneLine(sys.stdout) if sys.stdout.isatty() else None
+        self._last = -math.inf
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._line:
+            self._line.clear()
+
+    def __call__(self, text: str) -> None:
+        """Tells one."""
+        now = time.monotonic()
+        if self._line:
+            self._line.show([text])
+        elif now - self._last > _SECONDS_BETWEEN_LINES:
+            print(f"  {text}", flush=True)
+            self._last = now
 
 
 def columns(stream: TextIO) -> int:

@@ -17,6 +17,7 @@ from tfamp.precision import policy as policy_lib
 from tfamp.precision.recorded_optimizer import RecordedOptimizer
 from tfamp.run.config import Config
 from tfamp.run.errors import InputError, setting
+from tfamp.run.result import AutoScale
 from tfamp.run.run_config import Float32Effect
 from tfamp.telemetry import memory
 from tfamp.training import optim, own_step
@@ -35,6 +36,7 @@ class BuiltRun:
         forced_float32: Paths of the layers that `--float32_layers` forced.
         float32_effects: What each of its patterns changed.
         whole_epoch: Steps that an epoch would have had without `--steps_per_execution`.
+        auto_scale: What `--loss_scale=auto` chose; None without it.
     """
 
     config: Config
@@ -44,6 +46,7 @@ class BuiltRun:
     forced_float32: list[str]
     float32_effects: dict[str, Float32Effect]
     whole_epoch: int
+    auto_scale: AutoScale | None = None
 
     @property
     def optimizer(self) -> RecordedOptimizer:
@@ -125,23 +128,29 @@ def build(config: Config, start_step: int = 0) -> BuiltRun:
             f"{setting('profile_steps', (first, last))}: the run has {steps} steps, so nothing "
             f"would be traced. Set a first step of {steps} or less."
         )
-    loss = keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=config.label_smoothing
-    )
-    _compile(model, loss, config, has_float16)
+    _compile(model, config, has_float16)
     calls_scale_loss = own_step.calls_scale_loss(config, model, data.train.element_spec)
     if model.optimizer.is_scaling and not calls_scale_loss:
-        _compile(model, loss, own_step.unscaled(config), has_float16)
-    with model.distribute_strategy.scope():
-        # An optimizer that is built inside the first step has `fit` trace that step twice.
-        model.optimizer.build(model.trainable_variables)
+        _compile(model, own_step.unscaled(config), has_float16)
+    _build_optimizer(model)
     whole = asked_steps or data.steps_per_epoch
     return BuiltRun(config, data, model, model_files, forced, effects, whole)
 
 
-def _compile(
-    model: keras.Model, loss: keras.losses.Loss, config: Config, has_float16: bool
-) -> None:
+def compile_anew(run: BuiltRun, config: Config) -> None:
+    """Gives a built run another config with the optimizer that it describes; no weight moves."""
+    run.config = config
+    _compile(run.model, config, bool(policy_lib.float16_layers(run.model)))
+    _build_optimizer(run.model)
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    with model.distribute_strategy.scope():
+        # An optimizer that is built inside the first step has `fit` trace that step twice.
+        model.optimizer.build(model.trainable_variables)
+
+
+def _compile(model: keras.Model, config: Config, has_float16: bool) -> None:
     steps = config.epochs * (config.steps_per_epoch or 0)
     optimizer = optim.build(
         config,
@@ -151,7 +160,9 @@ def _compile(
     )
     model.compile(
         optimizer=optimizer,
-        loss=loss,
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        ),
         metrics=[keras.metrics.CategoricalAccuracy(name="accuracy")],
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,

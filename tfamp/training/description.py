@@ -11,7 +11,7 @@ from tfamp.run import provenance
 from tfamp.run.config import HPARAMS
 from tfamp.run.run_config import RunConfig
 from tfamp.telemetry import memory
-from tfamp.training import own_step
+from tfamp.training import auto_scale, own_step
 from tfamp.training.build import BuiltRun
 from tfamp.training.profile import how_to_look
 
@@ -39,6 +39,7 @@ def config_record(
         computes_in=computes.computes_in(run.model),
         forced_float32_layers=tuple(run.forced_float32),
         float32_layers_effect=run.float32_effects,
+        auto_loss_scale=run.auto_scale,
     )
 
 
@@ -74,6 +75,8 @@ def say_what(run: BuiltRun, say: Callable[[str], None]) -> None:
         f"{config.epochs} epochs of {config.steps_per_epoch} steps of {config.batch_size}, "
         f"{config.loop} loop, {config.optimizer}, loss scale: {scale}"
     )
+    if run.auto_scale is not None:
+        say(auto_scale.in_words(run.auto_scale))
     if config.profile_steps:
         first, last = config.profile_steps
         say(

@@ -58,7 +58,7 @@ class Finish:
         is_written = error is not None
         try:
             if self.telemetry is not None:
-                figures = _end_of_rows(self.telemetry, result.status, error)
+                figures = self._with_auto(_end_of_rows(self.telemetry, result.status, error))
                 result = dataclasses.replace(result, figures=figures)
             self._directory.write_result(result)
             is_written = True
@@ -90,6 +90,12 @@ class Finish:
             # A completed run ends with a summary, which has them.
             for line in saving_lib.lines(self.saving.saved, self._directory.path):
                 self._say(line)
+
+    def _with_auto(self, figures: Figures) -> Figures:
+        auto = None if self.run is None else self.run.auto_scale
+        if auto is None or figures.loss_scale is None:
+            return figures
+        return dataclasses.replace(figures, loss_scale=figures.loss_scale.with_auto(auto))
 
     def _outcome(self, error: BaseException | None) -> RunResult:
         config = self._asked if self.run is None else self.run.config

@@ -20,7 +20,8 @@ from tfamp.telemetry.callback import PrecisionTelemetry
 from tfamp.telemetry.non_finite import NonFiniteRun
 from tfamp.telemetry.progress import ProgressBar
 from tfamp.telemetry.stop_on_non_finite import StopOnNonFinite
-from tfamp.training import description
+from tfamp.training import auto_scale, description
+from tfamp.training.auto_scale import Advise
 from tfamp.training.build import BuiltRun, build, process_settings
 from tfamp.training.callbacks import DeviceCallbackList
 from tfamp.training.custom import CustomLoop
@@ -50,6 +51,7 @@ def train(
     command_line: Sequence[str] = (),
     say: Callable[[str], None] = print,
     asked: Mapping[str, Any] | None = None,
+    advise: Advise | None = None,
 ) -> TrainedRun:
     """Trains as the config says and writes the run directory.
 
@@ -58,6 +60,7 @@ def train(
         command_line: What the user typed, for config.json.
         say: Where lines for the user go.
         asked: The settings that the user gave, for config.json; None where that is not known.
+        advise: Says where the loss scale of a run with `loss_scale="auto"` starts.
 
     Raises:
         InputError: The config cannot be run; nothing was written.
@@ -76,7 +79,9 @@ def train(
         try:
             stack.enter_context(process_settings(config))
             say(f"Building {config.model} and loading {config.dataset} ...")
-            run = finish.run = build(config)
+            run = build(config)
+            auto_scale.choose(run, advise, say)
+            finish.run = run
             _begin(run, directory, description.config_record(run, command_line, asked), say)
             telemetry = finish.telemetry = _telemetry(run, directory)
             saving = finish.saving = Saving(run.config, directory, run.model)

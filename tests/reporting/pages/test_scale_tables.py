@@ -75,6 +75,27 @@ def test_what_one_run_alone_recorded_has_a_column():
     ]
 
 
+def test_a_scale_that_was_chosen_stands_beside_its_window():
+    def chosen(below, above, window=(3, 12)):
+        window = (
+            {"log2_min": window[0], "log2_max": window[1], "is_open": False} if window else None
+        )
+        return SCALE | {"window": window, "steps_below": below, "steps_above": above}
+
+    runs = [run(0, SCALE), run(1, chosen(0, 0)), run(2, chosen(1200, 7)), run(3, chosen(0, 9))]
+    table = scale_tables.scales({"variants": [variant("a", *runs, run(4, chosen(None, None, ())))]})
+    assert table.header[-2:] == ("Safe window", "Steps outside")
+    assert says(table.caption, "--loss_scale=auto")
+    assert [row[-2:] for row in rows(table)] == [
+        (formatting.DASH, formatting.DASH),
+        ("2^3 to 2^12", "none"),
+        ("2^3 to 2^12", "1,200 below, 7 above"),
+        ("2^3 to 2^12", "9 above"),
+        (formatting.DASH, formatting.DASH),
+    ]
+    assert "auto" not in scale_tables.scales({"variants": [variant("a", run(0, SCALE))]}).caption
+
+
 def test_seeds_that_agree_share_a_row_and_variants_never():
     other = SCALE | {"final": 2.0**13}
     runs = [run(0, SCALE), run(1, other), run(2, SCALE), run(None, other)]

@@ -8,6 +8,7 @@ from typing import Any
 from tfamp.reporting import seeds
 from tfamp.reporting.pages import formatting
 from tfamp.reporting.pages.table import Table, TableCell, words
+from tfamp.run.fidelity import Window
 
 Json = Mapping[str, Any]
 
@@ -18,6 +19,7 @@ def scales(group: Json) -> Table | None:
     # What older runs did not record, or what happened to none of them, takes no column.
     counts_losses = any(s.get("skipped_non_finite_loss") is not None for _, _, s in summaries)
     collapsed = any(s.get("collapsed_at") is not None for _, _, s in summaries)
+    windows = any(s.get("window") is not None for _, _, s in summaries)
     rows = []
     for variant, runs, summary in summaries:
         found = [
@@ -37,11 +39,19 @@ def scales(group: Json) -> Table | None:
         found.append(TableCell(_step(summary["first_overflow_step"])))
         if collapsed:
             found.append(TableCell(_step(summary.get("collapsed_at"))))
+        if windows:
+            found += _window(summary)
         rows.append((variant["label"], tuple(found)))
     if not rows:
         return None
+    about = "The loss scale of each run that had one."
+    if windows:
+        about += (
+            " A safe window is where, on the first batch, gradients in float16 are as good as they "
+            "get: --loss_scale=auto found it and began in it."
+        )
     return Table(
-        "The loss scale of each run that had one.",
+        about,
         (
             "Variant",
             "Seeds",
@@ -54,12 +64,25 @@ def scales(group: Json) -> Table | None:
             *(["With a bad loss"] if counts_losses else []),
             "First skip",
             *(["Collapsed"] if collapsed else []),
+            *(["Safe window", "Steps outside"] if windows else []),
         ),
         tuple(rows),
     )
 
 
 _SCALES = ("initial", "settled", "final")
+
+
+def _window(summary: Json) -> list[TableCell]:
+    window = summary.get("window")
+    if window is None:
+        return [words(formatting.DASH), TableCell(formatting.DASH)]
+    shown = {
+        name: formatting.text(summary[f"steps_{name}"], formatting.count)
+        for name in ("below", "above")
+    }
+    told = ", ".join(f"{count} {name}" for name, count in shown.items() if count != "0")
+    return [words(str(Window(**window))), TableCell(told or "none")]
 
 
 def gradients(group: Json) -> Table | None:
