@@ -46,6 +46,7 @@ def made(
     log2_scales: Sequence[int] = range(25),
     precisions: Sequence[str] = PRECISIONS,
     without_points: Sequence[str] = (),
+    weightless: Sequence[str] = (),
     forward_overflow: bool = False,
     entries: int = 400,
     **changes: Any,
@@ -59,6 +60,7 @@ def made(
         log2_scales: Static scales of mixed_float16.
         precisions: Those that were asked for.
         without_points: Layers that have neither weights nor gradients.
+        weightless: Layers without weights, whose gradients are those of their outputs.
         forward_overflow: Whether mixed_float16 is not finite at any scale.
         entries: Of each layer's gradient.
         **changes: Fields of the fidelity to set otherwise.
@@ -66,7 +68,9 @@ def made(
     draw = np.random.default_rng(0)
     scales = list(log2_scales) if "mixed_float16" in precisions else []
     held = [path for path in sizes if path not in without_points]
-    weights = {path: _drawn(draw, sizes[path], spread, entries) for path in held}
+    weights = {
+        path: _drawn(draw, sizes[path], spread, entries) for path in held if path not in weightless
+    }
     activations = {path: _drawn(draw, sizes[path] - 4, spread, entries) for path in held}
     for gradient in activations.values():
         gradient[::2] = 0.0
@@ -84,25 +88,26 @@ def made(
         if path not in held:
             layers.append(LayerFidelity(path=path, computes_in="float16"))
             continue
-        own = points(weights[path])
-        window, why = _window(own)
+        own = points(weights[path]) if path in weights else ()
+        of_outputs = points(activations[path])
+        window, why = _window(own or of_outputs)
         layers.append(
             LayerFidelity(
                 path=path,
                 computes_in="float16",
                 points=own,
-                activation_points=points(activations[path]),
+                activation_points=of_outputs,
                 window=window,
                 why=why,
-                weight_exponents=_exponents(weights[path]),
+                weight_exponents=_exponents(weights[path]) if own else None,
                 activation_exponents=_exponents(activations[path]),
                 output_log2_size=1.5 * math.sin(index),
                 gradient_log2_size=size - 4 + spread,
             )
         )
-    whole = np.concatenate([*weights.values()]) if held else np.zeros(1)
+    whole = np.concatenate([*weights.values()]) if weights else np.zeros(1)
     of_activations = np.concatenate([*activations.values()]) if held else np.zeros(1)
-    window, why = _intersection([layer for layer in layers if layer.points])
+    window, why = _intersection([layer for layer in layers if layer.activation_points])
     is_asked = "mixed_float16" in precisions
     return Fidelity(
         **{
@@ -240,7 +245,8 @@ def _advice(window: Window | None) -> Advice:
 RESNET_LIKE = {
     "stem": -24.0,
     **{f"stage{s}_block{b}_conv{c}": -20.0 - b - s for s in (1, 2) for b in (1, 2) for c in (1, 2)},
-    "relu": -12.0,
+    "relu": -18.0,
+    "flatten": 0.0,
     "head": -10.0,
 }
 
@@ -248,7 +254,7 @@ RESNET_LIKE = {
 @functools.cache
 def healthy() -> Fidelity:
     """A resnet's: underflow wall, valley, overflow wall, and a window."""
-    return made(RESNET_LIKE, without_points=("relu",))
+    return made(RESNET_LIKE, without_points=("flatten",), weightless=("relu",))
 
 
 @functools.cache

@@ -33,6 +33,11 @@ def best(points: Sequence[Point]) -> Point | None:
     return min(found, key=lambda point: point.relative_error or 0.0, default=None)
 
 
+def judged(layer: LayerFidelity) -> tuple[Point, ...]:
+    """What a layer's window is of: its weights' gradients, without weights those of its outputs."""
+    return layer.points or layer.activation_points
+
+
 def is_asked(fidelity: Fidelity) -> bool:
     """Whether mixed_float16 was measured."""
     return bool(scaled(fidelity.precisions))
@@ -55,10 +60,11 @@ def telling_layers(fidelity: Fidelity) -> list[LayerFidelity]:
     found: list[LayerFidelity] = []
     if bounded:
         found.append(max(bounded, key=lambda pair: pair[0].log2_min)[1])
-        found.append(min(bounded, key=lambda pair: pair[0].log2_max)[1])
+        # A wall before an end of what was tried.
+        found.append(min(bounded, key=lambda pair: (pair[0].log2_max, pair[0].is_open))[1])
     budget = fidelity.error_budget
     ranked = budget.layers[0].path if budget and budget.layers else None
-    found += [layer for layer in fidelity.layers if layer.path == ranked and layer.points]
+    found += [layer for layer in fidelity.layers if layer.path == ranked and judged(layer)]
     return list({layer.path: layer for layer in found}.values())
 
 

@@ -133,6 +133,22 @@ def test_layers_without_a_gradient_are_left_out_and_counted():
     assert layer_rows.inches(125) / 125 * 3 > 12 / 72
 
 
+def test_a_layer_without_weights_is_shown_where_it_bounds_the_window():
+    sizes = {"conv": -10.0, "relu": -20.0, "pool": -8.0, "head": -6.0}
+    fidelity = made_fidelity.made(sizes, weightless=("relu", "pool"))
+    figure, told = layer_map.layers_and_scales(fidelity)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["conv", "relu", "head"]
+    relu = fidelity_points.scaled(fidelity.layers[1].activation_points)
+    found = axes.collections[0].get_array()[1].compressed().tolist()
+    expected = [p.relative_error for p in relu if p.relative_error is not None]
+    assert found == pytest.approx(np.clip(expected, 1e-6, 1.0))
+    assert "relu" in told.caption and "1 more" in told.caption
+    curves, _ = error_plot.error_over_scale(fidelity)
+    labels = [text.get_text() for text in curves.legends[0].get_texts()]
+    assert "layer relu" in labels and "layer pool" not in labels
+
+
 def test_one_row_is_high_enough_for_its_name():
     assert layer_rows.inches(1) >= 0.5 and layer_rows.inches(20) / 20 > 12 / 72
 
@@ -193,7 +209,7 @@ def test_sizes_are_drawn_row_by_row_with_the_scaled_gradient():
     )
     figure, told = size_plot.sizes(fidelity)
     (axes,) = figure.axes
-    layers = [layer for layer in fidelity.layers if layer.points]
+    layers = [layer for layer in fidelity.layers if layer.activation_points]
     outputs, gradients, scaled = (line.get_xdata() for line in axes.lines)
     np.testing.assert_allclose(outputs, [layer.output_log2_size for layer in layers])
     np.testing.assert_allclose(gradients, [layer.gradient_log2_size for layer in layers])

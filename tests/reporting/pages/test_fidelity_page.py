@@ -79,6 +79,8 @@ def test_the_healthy_ones_figures_are_there():
     (row,) = [row for row in markdown_rows(markdown) if row[0] == "float32"]
     error = fidelity.precisions[0].relative_error
     assert row[1:4] == ["none", f"{100 * error:.7f} %", "1"] and 1e-7 < error < 1e-6
+    relu = next(row for row in html.rows if row and row[0].strip() == "relu")
+    assert "of its outputs' gradients" in relu[3] and relu[5].strip() == "–"  # noqa: RUF001
     stem = next(row for row in html.rows if row and row[0].strip() == "stem")
     assert stem[2].strip().startswith("2²")
 

@@ -29,10 +29,9 @@ def error_over_scale(fidelity: Fidelity) -> Drawing | None:
         return None
     telling = fidelity_points.telling_layers(fidelity) if len(fidelity.layers) > 1 else []
     curves = [(fidelity_points.SCALED, whole, style.STYLES[0], 2.4)]
-    curves += [
-        (layer.path, fidelity_points.scaled(layer.points), style.STYLES[index], 1.5)
-        for index, layer in zip((1, 3, 5), telling, strict=False)
-    ]
+    for index, layer in zip((1, 3, 5), telling, strict=False):
+        points = fidelity_points.scaled(fidelity_points.judged(layer))
+        curves.append((layer.path, points, style.STYLES[index], 1.5))
     unscaled = fidelity_points.unscaled(fidelity.precisions)
     across = [
         (point.precision, point.relative_error, style.STYLES[index])

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from tfamp.reporting import fidelity_points
 from tfamp.reporting.figures import layer_rows, log2_axis, style
 from tfamp.reporting.figures.picture import Drawing, Picture, new_figure
-from tfamp.run.fidelity import Fidelity, LayerFidelity, Window
+from tfamp.run.fidelity import Fidelity, LayerFidelity, Point, Window
 
 FILE = "layers_and_scales.png"
 # Light is a small error. It differs in grey and for any kind of colour blindness.
@@ -32,11 +32,15 @@ _DECADES = 6
 
 def layers_and_scales(fidelity: Fidelity) -> Drawing | None:
     """A row a layer, a column a scale of mixed_float16; None where no layer was scaled."""
-    layers = [layer for layer in fidelity.layers if fidelity_points.scaled(layer.points)]
-    if not layers:
+    telling = fidelity_points.telling_layers(fidelity)
+    shown = [layer for layer in fidelity.layers if layer.points or layer in telling]
+    curves = [(x, fidelity_points.scaled(fidelity_points.judged(x))) for x in shown]
+    curves = [(layer, points) for layer, points in curves if points]
+    if not curves:
         return None
-    scales = sorted({p.log2_scale or 0.0 for x in layers for p in fidelity_points.scaled(x.points)})
-    errors = np.array([_errors(layer, scales) for layer in layers])
+    layers = [layer for layer, _ in curves]
+    scales = sorted({point.log2_scale or 0.0 for _, points in curves for point in points})
+    errors = np.array([_errors(points, scales) for _, points in curves])
     edges = _edges(scales)
     drawn = new_figure(2.3 + layer_rows.inches(len(layers)))
     axes = drawn.subplots()
@@ -87,11 +91,11 @@ def layers_and_scales(fidelity: Fidelity) -> Drawing | None:
     )
 
 
-def _errors(layer: LayerFidelity, scales: Sequence[float]) -> list[float]:
+def _errors(points: Sequence[Point], scales: Sequence[float]) -> list[float]:
     """By scale: infinite where an entry is not finite, NaN where the scale was not tried."""
     found = {
         point.log2_scale: math.inf if point.relative_error is None else point.relative_error
-        for point in fidelity_points.scaled(layer.points)
+        for point in points
     }
     return [found.get(scale, math.nan) for scale in scales]
 
@@ -164,6 +168,12 @@ def _caption(fidelity: Fidelity, layers: Sequence[LayerFidelity]) -> str:
         told.append(f"{without} of the layers have no window; the table says why.")
     if fidelity.window is None:
         told.append("No column lies in every layer's window.")
+    weightless = [layer.path for layer in layers if not layer.points]
+    if weightless:
+        told.append(
+            f"Without weights, but with a window that bounds the model's: {', '.join(weightless)}, "
+            "by the gradient with respect to its outputs."
+        )
     left_out = len(fidelity.layers) - len(layers)
     told.append(layer_rows.told(len(layers), left_out, "no gradient of weights is there"))
     return " ".join(part for part in told if part)

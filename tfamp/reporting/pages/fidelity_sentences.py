@@ -55,15 +55,7 @@ def advice(fidelity: Fidelity) -> str:
     found = fidelity.advice
     if found is None:
         return f"There is no advice on a loss scale: {_NOT_ASKED}."
-    told = found.summary or "There is nothing to set."
-    if found.expected_skips:
-        steps = "step" if found.expected_skips == 1 else "steps"
-        default = power(fidelity_points.default_log2_scale())
-        told += (
-            f" A dynamic scale that starts at the default, {default}, would skip its first "
-            f"{found.expected_skips} {steps}."
-        )
-    return told
+    return found.summary or "There is nothing to set."
 
 
 def window(fidelity: Fidelity) -> str:

@@ -122,29 +122,32 @@ def layers(fidelity: Fidelity) -> Table | None:
 
 
 def _layer_cells(layer: LayerFidelity) -> tuple[TableCell, ...]:
-    first, best = fidelity_points.at(layer.points, 0.0), fidelity_points.best(layer.points)
+    points = fidelity_points.judged(layer)
+    first, best = fidelity_points.at(points, 0.0), fidelity_points.best(points)
+    whose = "" if layer.points else "of its outputs' gradients"
     if layer.window is None:
         window = words(layer.why or formatting.DASH)
     else:
         window = words(window_ends(layer.window))
     if best is None or best.log2_scale is None:
-        is_tried = bool(fidelity_points.scaled(layer.points))
+        is_tried = bool(fidelity_points.scaled(points))
         smallest = TableCell(NOT_FINITE if is_tried else formatting.DASH)
     else:
         smallest = TableCell(share(best.relative_error), small=f"at {power(best.log2_scale)}")
-    activations = fidelity_points.at(layer.activation_points, 0.0)
+    error = _missing(points) if first is None else share(first.relative_error)
     return (
         words(layer.computes_in),
         window,
-        TableCell(_missing(layer.points) if first is None else share(first.relative_error)),
+        TableCell(error, small=whose),
         smallest,
-        TableCell(_missing(layer.points) if first is None else share(first.underflow_fraction)),
-        TableCell(
-            _missing(layer.activation_points)
-            if activations is None
-            else share(activations.underflow_fraction)
-        ),
+        _underflow(layer.points),
+        _underflow(layer.activation_points),
     )
+
+
+def _underflow(points: Sequence[Point]) -> TableCell:
+    first = fidelity_points.at(points, 0.0)
+    return TableCell(_missing(points) if first is None else share(first.underflow_fraction))
 
 
 def _missing(points: Sequence[Point]) -> str:
