@@ -173,9 +173,14 @@ def test_what_no_page_wrote_is_never_replaced(name, tmp_path):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("{}")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError) as caught:
-        page_files.write(toy(), tmp_path, draw)
-    assert str(tmp_path / name) in str(caught.value) and caught.value.field == "out"
+    refusals = (
+        lambda: page_files.write(toy(), tmp_path, draw),
+        lambda: page_files.check("toy", toy().pictures, tmp_path),
+    )
+    for refused in refusals:
+        with pytest.raises(InputError) as caught:
+            refused()
+        assert str(tmp_path / name) in str(caught.value) and caught.value.field == "out"
     assert sorted(tmp_path.rglob("*")) == before and (tmp_path / name).read_text() == "{}"
 
 
@@ -184,6 +189,16 @@ def test_a_folder_that_cannot_be_written_is_bad_input(tmp_path):
     with pytest.raises(InputError) as caught:
         page_files.write(toy(), tmp_path / "file" / "out", page_files.no_pictures)
     assert str(tmp_path / "file") in str(caught.value) and caught.value.field == "out"
+    with pytest.raises(InputError) as caught:
+        page_files.check("toy", (), tmp_path / "file" / "out")
+    assert str(tmp_path / "file") in str(caught.value) and caught.value.field == "out"
+
+
+def test_what_is_fit_to_be_written_to_is_left_as_it_is(tmp_path):
+    page_files.check("toy", toy().pictures, tmp_path / "new" / "out")
+    assert not (tmp_path / "new").exists()
+    page_files.write(toy(), tmp_path, draw)
+    page_files.check("toy", toy().pictures, tmp_path)
 
 
 def test_what_a_template_asks_for_and_has_not_is_an_error():

@@ -39,6 +39,19 @@ def write(fidelity: Fidelity, out: Path) -> list[Path]:
     return page_files.write(page_of(fidelity), out, draw)
 
 
+def check(out: Path) -> None:
+    """Refuses early what `write` would refuse; changes nothing.
+
+    Raises:
+        InputError: As for `page_files.check`.
+    """
+    page_files.check(NAME, _pictures(), out)
+
+
+def _pictures() -> list[str]:
+    return [f"{NAME}/{name}" for name in fidelity_pictures.FILES]
+
+
 def page_of(fidelity: Fidelity) -> Page:
     """The page of a fidelity."""
     layers = fidelity_tables.layers(fidelity)
@@ -81,7 +94,7 @@ def page_of(fidelity: Fidelity) -> Page:
             "meanings": fidelity_tables.meanings(),
             "is_asked": fidelity_points.is_asked(fidelity),
         },
-        pictures=[f"{NAME}/{name}" for name in fidelity_pictures.FILES],
+        pictures=_pictures(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def write(page: Page, out: Path, draw: Draw = no_pictures) -> list[Path]:
     """
     texts = [out / f"{page.name}.{kind}" for kind in _TEXTS]
     try:
-        _refuse_foreign_files(page, out)
+        _refuse_foreign_files(page.name, page.pictures, out)
         out.mkdir(parents=True, exist_ok=True)
         # First: whose the pictures are can be told from it, also after a kill.
         write_json(texts[0], dict(page.document))
@@ -62,18 +63,45 @@ def write(page: Page, out: Path, draw: Draw = no_pictures) -> list[Path]:
     return texts + [out / placed.path for drawn in pictures.values() for placed in drawn]
 
 
-def _refuse_foreign_files(page: Page, out: Path) -> None:
+def check(name: str, patterns: Sequence[str], out: Path) -> None:
+    """Refuses early what `write` would refuse; changes nothing.
+
+    Args:
+        name: As `Page.name`.
+        patterns: As `Page.pictures`.
+        out: The folder.
+
+    Raises:
+        InputError: As for `write`.
+    """
+    writable = f"Set {setting('out')} to a folder that you can write to."
+    above = out
+    try:
+        while not above.exists() and above != above.parent:
+            above = above.parent
+        if not above.is_dir():
+            raise InputError(f"{above} is a file. {writable}")
+        if not os.access(above, os.R_OK | os.W_OK | os.X_OK):
+            raise InputError(f"Cannot read and write in {above}. {writable}")
+        _refuse_foreign_files(name, patterns, out)
+    except OSError as error:
+        raise InputError(
+            f"Cannot read {error.filename or out}: {error.strerror or error}. {writable}"
+        ) from error
+
+
+def _refuse_foreign_files(name: str, patterns: Sequence[str], out: Path) -> None:
     """Refuses a folder where somebody else's files have the page's names."""
-    texts = [out / f"{page.name}.{kind}" for kind in _TEXTS]
+    texts = [out / f"{name}.{kind}" for kind in _TEXTS]
     foreign = [path for path in texts if path.exists() and not _is_ours(path)]
     pictures = out / PICTURES
     if not any(_is_ours(path) for path in texts):
-        foreign += [path for pattern in page.pictures for path in pictures.glob(pattern)]
+        foreign += [path for pattern in patterns for path in pictures.glob(pattern)]
         foreign += [pictures] if pictures.exists() and not pictures.is_dir() else []
     if foreign:
         named = ", ".join(str(path) for path in foreign[:5])
         raise InputError(
-            f"{named}: no {page.name} of tfamp wrote this, and a {page.name} is made of files of "
+            f"{named}: no {name} of tfamp wrote this, and a {name} is made of files of "
             f"that name. Set {setting('out')} to another folder, or move what is there."
         )
 
