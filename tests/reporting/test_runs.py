@@ -69,6 +69,8 @@ def test_the_report_and_event_folders_and_files_are_no_runs(tmp_path):
     (tmp_path / "report").mkdir()
     (tmp_path / "older").mkdir()
     (tmp_path / "older" / "report.json").write_text("{}")
+    (tmp_path / "fidelity").mkdir()
+    (tmp_path / "fidelity" / "fidelity.json").write_text("{}")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / "sweep.json").write_text("{}")
     found, passed_over = find(tmp_path)

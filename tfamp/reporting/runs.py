@@ -11,12 +11,13 @@ from typing import Any
 from tfamp.run import belongings, json_types, records, schema
 from tfamp.run.config import Config
 from tfamp.run.directory import RunDirectory
+from tfamp.run.fidelity import FIDELITY
 from tfamp.run.result import ComputesIn, Figures, RunResult, status_of
 from tfamp.run.run_config import RunConfig
 from tfamp.run.schema import RecordError
 
-# A folder with this file is an earlier report.
-_REPORT = "report.json"
+# A folder with one of these files is what another command wrote.
+_PAGES = {"report.json", FIDELITY}
 
 
 class BrokenRunError(Exception):
@@ -142,7 +143,7 @@ def _candidates(
             names.clear()
             yield folder, True
             continue
-        if folder.resolve() == out.resolve() or _REPORT in files:
+        if folder.resolve() == out.resolve() or _PAGES & set(files):
             names.clear()
             continue
         has_folders = bool(names)

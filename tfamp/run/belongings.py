@@ -27,7 +27,7 @@ PARTIAL_PREFIX = ".tfamp-partial-"
 _SAVED = (FINAL_WEIGHTS, BEST_WEIGHTS, MODEL)
 _EVENT_FOLDERS = ("train", "validation")
 # What a run will write, or another command writes beside runs: a stranger's folder is one too.
-_OTHER_FOLDERS = ("checkpoints", "report")
+_OTHER_FOLDERS = ("checkpoints", "fidelity", "report")
 _EVENTS = "events.out.tfevents."
 _REPLACED = re.compile(r"replaced-\d{8}T\d{6}Z(-\d+)?")
 

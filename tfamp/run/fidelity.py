@@ -14,6 +14,11 @@ from tfamp.run.schema import key
 
 # Under which name fidelity writes it.
 FIDELITY = "fidelity.json"
+# The precision that is measured at every scale, and all that are.
+SCALED = "mixed_float16"
+# Beyond it, 2^k or 2^-k is no scale that a float32 has room to be unscaled from.
+LARGEST_LOG2_SCALE = 100
+PRECISIONS = ("float32", "mixed_bfloat16", SCALED)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

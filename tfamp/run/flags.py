@@ -75,8 +75,9 @@ def config_from_flags(values: flags.FlagValues, config: type[Config] = Config) -
 
 
 def asked(values: flags.FlagValues) -> dict[str, Any]:
-    """The settings that the user gave, those of flagfiles too."""
-    return {name: values[name].value for name in declarations() if values[name].present}
+    """The settings that the user gave, those of flagfiles too, of those that the flags have."""
+    names = [name for name in declarations() if name in values]
+    return {name: values[name].value for name in names if values[name].present}
 
 
 def parse(arguments: Sequence[str]) -> flags.FlagValues:

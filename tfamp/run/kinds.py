@@ -193,6 +193,80 @@ class StepRange(Kind):
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Exponents(Kind):
+    """The first and the last of some whole numbers, of powers of two.
+
+    Attributes:
+        range: What is allowed of both.
+    """
+
+    range: Range
+
+    form = "two whole numbers, A:B"
+
+    def read(self, text: str) -> tuple[int, int]:
+        """See `Kind`."""
+        try:
+            first, last = map(int, text.split(":"))
+        except ValueError:
+            raise ValueError("it must be two whole numbers A:B, such as 0:24.") from None
+        return first, last
+
+    def write(self, value: Any) -> str:
+        """See `Kind`."""
+        return f"{value[0]}:{value[1]}"
+
+    def check(self, name: str, value: Any) -> None:
+        """See `Kind`."""
+        first, last = value
+        if first > last:
+            raise InputError(
+                f"{setting(name, self.write(value))}: {first} is above {last}. Give the smallest "
+                f"first, as in {setting(name, self.write((last, first)))}."
+            )
+        for bound in value:
+            why_not = self.range.why_not(bound)
+            if why_not:
+                raise InputError(f"{setting(name, self.write(value))}: of {bound}, {why_not}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Names(Kind):
+    """Some of the names that there are, with a comma between two.
+
+    Attributes:
+        what: What is named, such as `"precision"`.
+        names: The names.
+    """
+
+    what: str
+    names: tuple[str, ...]
+
+    @property
+    def form(self) -> str:  # type: ignore[override]
+        """See `Kind`."""
+        return f"some of {', '.join(self.names)}, with a comma between two"
+
+    def read(self, text: str) -> tuple[str, ...]:
+        """See `Kind`."""
+        return tuple(part.strip() for part in text.split(","))
+
+    def write(self, value: Any) -> str:
+        """See `Kind`."""
+        return ",".join(value)
+
+    def check(self, name: str, value: Any) -> None:
+        """See `Kind`."""
+        for part in value:
+            if part not in self.names:
+                raise unknown_name(self.what, part, self.names, name)
+            if value.count(part) > 1:
+                raise InputError(
+                    f"{setting(name, self.write(value))}: {part} is there twice. Leave one out."
+                )
+
+
 class Folder(Kind):
     """A folder, which need not be there."""
 
