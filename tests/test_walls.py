@@ -243,3 +243,11 @@ def test_no_import_leads_back():
 
     for module in known:
         follow(module, [])
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest takes a file for the module of its name: the second one is an error in a whole run."""
+    seen = {}
+    for path in sorted(Path(__file__).parent.rglob("test_*.py")):
+        other = seen.setdefault(path.name, path)
+        assert other is path, f"{path} and {other}: give one another name"
