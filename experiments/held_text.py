@@ -27,12 +27,13 @@ _BLOCK = re.compile(r"^[\s>]*(?:[-*+]\s+|\d+\.\s+)?<!--[=/].*?-->(?=.*\S)", re.M
 _NUMBER = re.compile(r"(?<![\w⁻⁰¹²³⁴-⁹])(?<!\w-)\d[\d.,]*")
 
 
-def differences(text: str, values: Values) -> list[str]:
+def differences(text: str, values: Values, is_strict: bool = True) -> list[str]:
     """What is wrong with a text, a line each: none where it tells what the results say.
 
     Args:
         text: The text.
         values: What each name stands for. Each must be told somewhere in the text.
+        is_strict: Whether a number outside of marks is wrong.
     """
     found, told = [], set()
     for match in _HELD.finditer(text):
@@ -55,8 +56,8 @@ def differences(text: str, values: Values) -> list[str]:
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.end()) + 1
         found.append(f"line {line}: a mark at the start of a line must be all of the line")
-    found += [f"line {line}: {number} is held by nothing" for line, number in loose_numbers(text)]
-    return found
+    loose = loose_numbers(text) if is_strict else ()
+    return found + [f"line {line}: {number} is held by nothing" for line, number in loose]
 
 
 def rewritten(text: str, values: Values) -> str:

@@ -1,11 +1,11 @@
-r"""Remakes every number of experiments/loss_scaling.md, and fails where the text tells another one.
+r"""Remakes every number of experiments/loss_scaling.md, and fails where a text tells another one.
 
     scripts/python.sh -m experiments.loss_scaling page --check
     scripts/python.sh -m experiments.loss_scaling page
 
 Without flags the commands of the page run first, one after the other. --check leaves them out: it
 holds the text against the results that are there, and takes seconds. --write writes what the
-results say into the text.
+results say into the text. experiments/README.md, which tells minutes, is held in the same way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,16 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from experiments import held_text
-from experiments.loss_scaling import told_formats, told_scalers, told_steps, told_without
+from experiments.loss_scaling import (
+    told_formats,
+    told_readme,
+    told_scalers,
+    told_steps,
+    told_without,
+)
 from experiments.loss_scaling.steps import STEPS, Step
 from tfamp.run.command import DONE, FAILED, Command, Ended, Given, Option
 from tfamp.run.errors import InputError, setting, unknown_name
@@ -28,16 +35,18 @@ from tfamp.run.kinds import Patterns, Switch
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "experiments" / "loss_scaling.md"
+# Its benchmarks and sweeps have numbers of their own.
+README = ROOT / "experiments" / "README.md"
 TOLD = (told_formats, told_scalers, told_steps, told_without)
 
 
-def values() -> held_text.Values:
-    """What each name on the page stands for.
+def values(modules: Sequence[ModuleType] = TOLD) -> held_text.Values:
+    """What each name of some modules stands for.
 
     Raises:
         ValueError: Two modules have a value of one name.
     """
-    found = [dict(module.values()) for module in TOLD]
+    found = [dict(module.values()) for module in modules]
     counts = Counter(itertools.chain.from_iterable(found))
     twice = [name for name, count in counts.items() if count > 1]
     if twice:
@@ -96,16 +105,27 @@ def _body(given: Given) -> int:
         for name in remake(names):
             needed = STEPS[name].needs
             print(f"{name} was left out, and its results stay: it needs {needed} here.")
-    text = PAGE.read_text(encoding="utf-8")
     if given["write"]:
-        text = held_text.rewritten(text, values())
-        PAGE.write_text(text, encoding="utf-8")
-    found = held_text.differences(text, values())
-    where = PAGE.relative_to(ROOT).as_posix()
+        for text, modules in _texts():
+            written = held_text.rewritten(text.read_text(encoding="utf-8"), values(modules))
+            text.write_text(written, encoding="utf-8")
+    found = [
+        f"{text.relative_to(ROOT).as_posix()}, {one}"
+        for text, modules in _texts()
+        for one in held_text.differences(
+            text.read_text(encoding="utf-8"), values(modules), is_strict=text == PAGE
+        )
+    ]
     if found:
-        raise Ended(FAILED, "\n".join(f"{where}, {one}" for one in found))
-    print(f"{where} tells what the results say, in {len(values())} values.")
+        raise Ended(FAILED, "\n".join(found))
+    for text, modules in _texts():
+        where = text.relative_to(ROOT).as_posix()
+        print(f"{where} tells what the results say, in {len(values(modules))} values.")
     return DONE
+
+
+def _texts() -> list[tuple[Path, Sequence[ModuleType]]]:
+    return [(PAGE, TOLD), (README, (told_readme,))]
 
 
 COMMAND = Command(

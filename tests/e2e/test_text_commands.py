@@ -72,6 +72,8 @@ RULES = (
     Rule(r"scripts/train\.sh --helpshort"),
     Rule(r"scripts/train\.sh .*--float32_layers=block3",  # Of resnet20.
          f"{SHORT} --jit_compile --steps_per_execution=1"),
+    Rule(r"scripts/train\.sh .*--learning_rate=1000 .*",  # Which ends as failed.
+         f"--model={TINY} --dataset=fashion_mnist_mini {SHORT}", exit_codes=(0, 1)),
     Rule(r"(TFAMP_EXTRAS=none )?scripts/train\.sh.*",
          f"--model={TINY} --dataset=fashion_mnist_mini {SHORT}"),
     Rule(r"scripts/(sweep|report)\.sh", "--help"),

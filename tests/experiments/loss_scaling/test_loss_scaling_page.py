@@ -16,18 +16,20 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """The page in a folder of its own, and how its command ends there."""
-    text = tmp_path / "experiments" / "loss_scaling.md"
-    text.parent.mkdir()
-    text.write_text(page.PAGE.read_text())
+    """The page, and the README, in a folder of its own."""
+    (tmp_path / "experiments").mkdir()
+    for name in ("PAGE", "README"):
+        text = tmp_path / "experiments" / getattr(page, name).name
+        text.write_text(getattr(page, name).read_text())
+        monkeypatch.setattr(page, name, text)
     monkeypatch.setattr(page, "ROOT", tmp_path)
-    monkeypatch.setattr(page, "PAGE", text)
-    return text
+    return page.PAGE
 
 
 def test_the_page_tells_what_the_results_say(capsys):
     assert page.main(["--check"]) == 0
-    assert says(capsys.readouterr().out, "experiments/loss_scaling.md", len(page.values()))
+    told = capsys.readouterr().out
+    assert says(told, "experiments/loss_scaling.md", len(page.values()), "experiments/README.md", 2)
 
 
 def test_a_number_that_no_result_says_fails(copy, capsys):
@@ -37,6 +39,13 @@ def test_a_number_that_no_result_says_fails(copy, capsys):
     copy.write_text(text.replace(told, told.replace("142", "141")))
     assert page.main(["--check"]) == 1
     assert says(capsys.readouterr().err, "loss_scaling.md", "scalers.keras.zero_after", 142, 141)
+
+
+def test_minutes_that_were_not_measured_fail(copy, capsys):
+    text = page.README.read_text()
+    page.README.write_text(text.replace("exercise1.minutes -->", "exercise1.minutes -->1"))
+    assert page.main(["--check"]) == 1
+    assert says(capsys.readouterr().err, "README.md", "exercise1.minutes")
 
 
 def test_a_result_that_changes_fails_and_is_written_anew(copy, monkeypatch, capsys):
