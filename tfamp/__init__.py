@@ -18,6 +18,7 @@ _HOMES = {
     "LossScaleCollapse": "tfamp.precision.collapse",
     "LossScaleOptimizer": "tfamp.precision.loss_scale",
     "PrecisionTelemetry": "tfamp.telemetry.callback",
+    "gradient_fidelity": "tfamp.diagnosis.fidelity",
     "kept_moving_averages": "tfamp.precision.moving_averages",
 }
 
@@ -26,6 +27,7 @@ __all__ = [
     "LossScaleOptimizer",
     "PrecisionTelemetry",
     "__version__",
+    "gradient_fidelity",
     "kept_moving_averages",
     "telemetry",
 ]

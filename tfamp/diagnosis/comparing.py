@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfamp.diagnosis import float_bits
+from tfamp.diagnosis.compiled import compiled
 from tfamp.diagnosis.probe import LayerCall, Pass
 from tfamp.precision import formats
 
@@ -100,17 +101,15 @@ def read_reference(taken: Pass, *_: Any) -> dict[str, Any]:
     Returns:
         `loss`: the loss. `weights`: each variable's gradient by key, left out where there is none;
         `weight_exponents`: their exponents likewise. `calls`: a `Reference` by key; where no
-        gradient reaches an output, of its outputs only.
+        gradient reaches an output, of its outputs only. `order`: these keys, as calls returned.
     """
-    weights = weights_by_key(taken)
+    weights, calls = weights_by_key(taken), calls_by_key(taken.calls)
     return {
         "loss": taken.loss,
+        "order": list(calls),
         "weights": weights,
         "weight_exponents": {key: float_bits.exponent_counts(g) for key, g in weights.items()},
-        "calls": {
-            key: _reference(output, gradient)
-            for key, (output, gradient) in calls_by_key(taken.calls).items()
-        },
+        "calls": {key: _reference(output, gradient) for key, (output, gradient) in calls.items()},
     }
 
 
@@ -118,7 +117,9 @@ def _reference(output: tf.Tensor, gradient: tf.Tensor | None) -> dict[str, tf.Te
     found = {"outputs": _size(output)}
     if gradient is None:
         return found
-    blocks, exponent, squares, non_finite = _normalised(_filled_up(gradient), _is_wide(gradient))
+    blocks, exponent, squares, non_finite = _normalised(
+        _filled_up(gradient), is_wide=_is_wide(gradient)
+    )
     return found | {
         "blocks": blocks,
         "exponent": exponent,
@@ -133,14 +134,14 @@ def read_outputs(taken: Pass, *_: Any) -> dict[str, Any]:
     """A `read` that looks for what is not finite on the way forward.
 
     Returns:
-        `loss`, and `outputs`: by key, in the order of the calls, non-finite entries.
+        `loss`, and `outputs`: pairs of key and non-finite entries, in the order of the calls.
     """
     return {
         "loss": taken.loss,
-        "outputs": {
-            key: tf.reduce_sum(tf.cast(~tf.math.is_finite(output), tf.int64))
+        "outputs": [
+            (key, tf.reduce_sum(tf.cast(~tf.math.is_finite(output), tf.int64)))
             for key, (output, _) in calls_by_key(taken.calls).items()
-        },
+        ],
     }
 
 
@@ -207,7 +208,7 @@ def _call_sums(
     return tf.concat([sums[:4], [tf.cast(tf.size(gradient), tf.float64)], sums[4:]], axis=0)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _compared_blocks(
     values: tf.Tensor, blocks: tf.Tensor, factors: tf.Tensor, smallest_normal: tf.Tensor
 ) -> tf.Tensor:
@@ -236,7 +237,7 @@ def _weight_sums(gradient: tf.Tensor, reference: tf.Tensor, unscale: tf.Tensor) 
     return tf.concat([sums[:4], [tf.cast(tf.size(gradient), tf.float64)], sums[4:]], axis=0)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _compared_weights(values: tf.Tensor, reference: tf.Tensor, unscale: tf.Tensor) -> tf.Tensor:
     magnitude = float_bits.magnitude(values)
     is_zero, is_finite = tf.equal(magnitude, 0), magnitude < float_bits.infinity(values.dtype)
@@ -263,7 +264,7 @@ def _compared_weights(values: tf.Tensor, reference: tf.Tensor, unscale: tf.Tenso
     return tf.stack([sums[place] for place in order])
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _normalised(
     filled: tf.Tensor, is_wide: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -281,7 +282,7 @@ def _normalised(
     return kept, exponent, _sum(near * near), _count(~is_finite)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@compiled
 def _size_of_blocks(filled: tf.Tensor) -> tf.Tensor:
     wide = tf.cast(filled, tf.float64)
     is_finite = float_bits.magnitude(filled) < float_bits.infinity(filled.dtype)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tfamp.diagnosis import layer_windows, tally, window
 from tfamp.diagnosis.layer_windows import Windows
 from tfamp.diagnosis.non_finite import first_non_finite_output
-from tfamp.diagnosis.sweep import HALF, SINGLE, Sweep
+from tfamp.diagnosis.sweep import HALF, SINGLE, Setting, Sweep
+from tfamp.diagnosis.tally import Tally
 
 # The smallest scale that is tried where overflow begins below those asked for.
 LOWEST = -24
@@ -114,17 +115,15 @@ def _overflowing_layers(sweep: Sweep, chosen: Sequence[str]) -> list[str]:
 
 def _contradicting(tried: Sweep, found: Windows, chosen: Sequence[str]) -> list[str]:
     """The layers to blame for windows that have nothing in common."""
-    blamed = [path for path, each in found.layers.items() if _is_stuck(tried, found, path)]
-    if blamed:
+    stuck = [path for path, each in found.layers.items() if _is_stuck(tried, found, path)]
+    if stuck:
         # The last on the way forward is the first on the way back.
-        culprits = [_culprit(tried, blamed[-1], max(layer_windows.scales_of(tried)))]
-    else:
-        culprits = [
-            _culprit(tried, path, _outside(tried, found, path))
-            for path in window.apart(found.limiting)
-        ]
-    can = [path for path in half_layers(tried) if path not in chosen]
-    return list(dict.fromkeys(path for path in culprits if path in can))
+        return _culprits(tried, chosen, stuck[-1], min(layer_windows.scales_of(tried)))
+    more: list[str] = []
+    for path in window.apart(found.limiting):
+        if path not in more:
+            more += _culprits(tried, [*chosen, *more], path, _outside(tried, found, path))
+    return more
 
 
 def _is_stuck(tried: Sweep, found: Windows, path: str) -> bool:
@@ -145,29 +144,46 @@ def _outside(tried: Sweep, found: Windows, path: str) -> int:
     return below[-1] if below else scales[0]
 
 
-def _culprit(tried: Sweep, path: str, scale: int) -> str:
-    """The layer that does the damage which is seen in another one's gradients.
+def _culprits(tried: Sweep, chosen: Sequence[str], path: str, scale: int) -> list[str]:
+    """The layers that must be in float32 for a layer's gradients to be right at a scale.
 
-    The gradient with respect to a layer's output is computed by what takes that output, in what
-    that computes in. Where it is at fault already, the layer itself is innocent.
+    The gradient with respect to a layer's output is made by what takes that output, and in what
+    that computes in; so the layer may be innocent, and the next one to blame. Each is tried.
     """
-    side = tried.activations
-    if path not in side[HALF, scale] or not _is_worse(tried, path, scale):
-        return path
-    order = half_layers(tried)
-    later = order[order.index(path) + 1 :] if path in order else []
-    if path not in order:
-        everywhere = _paths(tried)
-        later = [each for each in everywhere[everywhere.index(path) + 1 :] if each in order]
-    return later[0] if later else path
+    can = [each for each in half_layers(tried) if each not in chosen]
+    order = _paths(tried)
+    later = [each for each in order[order.index(path) + 1 :] if each in can]
+    itself = [path] if path in can else []
+    tries = [itself, later[:1], itself + later[:1]]
+    for more in tries:
+        if more and _is_right(tried, [*chosen, *more], path, scale):
+            return more
+    return tries[-1]
 
 
-def _is_worse(tried: Sweep, path: str, scale: int) -> bool:
-    """Whether a layer's activation gradient is worse at a scale than at its best."""
-    errors = {
-        each: tally.relative_error(tried.activations[HALF, each][path], 0.0)
-        for each in layer_windows.scales_of(tried)
-        if path in tried.activations[HALF, each]
-    }
-    here, known = errors[scale], [error for error in errors.values() if error is not None]
-    return here is None or here > window.TOLERANCE * min(known)
+def _is_right(tried: Sweep, float32: Sequence[str], path: str, scale: int) -> bool:
+    """Whether a layer's gradients at a scale are as good as at its best, with some in float32."""
+    tried.say(f"{', '.join(float32)} in float32")
+    alone = Sweep(
+        tried.model, tried.probe, tried.batches[:1], tried.say, float32=float32, is_eager=True
+    )
+    alone.measure([(HALF, scale)])
+    for side, before in (
+        (alone.weights, tried.weights),
+        (alone.activations, tried.activations),
+    ):
+        if path not in side[HALF, scale]:
+            continue
+        error = tally.relative_error(side[HALF, scale][path], 0.0)
+        if error is None or error > 2 * _best_error(before, path):
+            return False
+    return True
+
+
+def _best_error(tallies: Mapping[Setting, Mapping[str, Tally]], path: str) -> float:
+    found = [
+        tally.relative_error(by_layer[path], 0.0)
+        for (name, _), by_layer in tallies.items()
+        if name == HALF and path in by_layer
+    ]
+    return min((error for error in found if error is not None), default=1.0)

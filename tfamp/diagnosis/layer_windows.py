@@ -12,8 +12,8 @@ from tfamp.diagnosis.tally import Tally
 from tfamp.diagnosis.window import Bounds, Curve
 from tfamp.run.fidelity import Window
 
-# Two errors below this differ by the reference's own storage.
-_SMALLEST_SLACK = 2.0**-20
+# Two errors below this differ by how the reference is kept.
+_SMALLEST_SLACK = 2.0**-24
 
 
 class LayerWindow(NamedTuple):

@@ -40,7 +40,7 @@ def check_reference(model: keras.Model, batch: Sequence[Any], taken: Mapping[str
     loss = float(taken["loss"])
     calls = taken["calls"]
     # The last that returned is the first on the way back.
-    backwards = [key for key in reversed(calls) if _bad(calls[key].get("non_finite"))]
+    backwards = [key for key in reversed(taken["order"]) if _bad(calls[key].get("non_finite"))]
     weights = [place for place, g in taken["weights"].items() if not np.isfinite(g).all()]
     if np.isfinite(loss) and not backwards and not weights:
         return
@@ -68,8 +68,8 @@ def _start(model: keras.Model, batch: Sequence[Any], taken: Mapping[str, Any]) -
     for variable in model.variables:
         if _holds_non_finite(variable.value):
             return variable.path, f"the weight {variable.path!r}"
-    for key, call in taken["calls"].items():
-        if call["outputs"][2]:
+    for key in taken["order"]:
+        if taken["calls"][key]["outputs"][2]:
             path = path_in(key)
             return path, f"the layer {path!r}, the first whose output is not finite"
     return "loss", "the loss itself: every layer's output is finite"
@@ -81,7 +81,7 @@ def first_non_finite_output(probe: Probe, batch: Sequence[Any], precision: Preci
     `loss` where it is the loss alone.
     """
     taken = probe.run(batch, precision, read=read_outputs, eager=True)
-    for key, count in taken["outputs"].items():
+    for key, count in taken["outputs"]:
         if count:
             return path_in(key)
     return None if np.isfinite(taken["loss"]) else "loss"

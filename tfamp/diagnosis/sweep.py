@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfamp.diagnosis import comparing, tally
 from tfamp.diagnosis.comparing import path_in
@@ -49,6 +49,7 @@ class Sweep:
         batches: On which.
         say: Is told what goes on.
         float32: Paths of layers that compute in float32 under the 16-bit precisions.
+        is_eager: Whether passes other than the reference's go without a trace.
 
     Attributes:
         weights: By setting and layer, the tallies of the weights' gradients over all batches.
@@ -64,10 +65,12 @@ class Sweep:
         batches: Sequence[Any],
         say: Say,
         float32: Iterable[str] = (),
+        is_eager: bool = False,
     ) -> None:
         self.model = model
         self.probe = probe
         self.float32 = tuple(float32)
+        self.is_eager = is_eager
         self.batches = batches
         self.weights: dict[Setting, dict[str, Tally]] = {}
         self.activations: dict[Setting, dict[str, Tally]] = {}
@@ -81,7 +84,7 @@ class Sweep:
         Raises:
             NonFiniteReference: The loss or a gradient is not finite in float64.
         """
-        wanted = [setting for setting in settings if setting not in self.weights]
+        wanted = [each for each in dict.fromkeys(settings) if each not in self.weights]
         if not wanted:
             return
         found: dict[Setting, list[tuple[dict[str, Tally], dict[str, Tally]]]]
@@ -107,8 +110,10 @@ class Sweep:
 
     def _reference(self, batch: Any, said: str) -> _Reference:
         self.say(" ".join(filter(None, (said, "float64, the reference"))))
-        precision = self.probe.everywhere("float64")
-        taken = self.probe.run(batch, precision, read=comparing.read_reference)
+        # Not to the host: its gradients are given to the passes that are compared with it.
+        taken = self.probe.run_on_device(
+            batch, reference_precision(self.probe), read=comparing.read_reference, eager=True
+        )
         check_reference(self.model, batch, taken)
         return _Reference(taken)
 
@@ -128,6 +133,7 @@ class Sweep:
             scale=2.0 ** (log2_scale or 0),
             read=comparing.read_compared,
             given=(reference.weights, reference.blocks, factors),
+            eager=self.is_eager,
         )
         self._note_left_out(name, reference, taken)
         by_layer: dict[str, list[Tally]] = {}
@@ -153,17 +159,21 @@ class Sweep:
                 self.limits.append(limit)
 
 
+def reference_precision(probe: Probe) -> Precision:
+    """float64 everywhere, and the weights' gradients in it too, not in their own dtype."""
+    return dataclasses.replace(probe.everywhere("float64"), only_forward=True)
+
+
 class _Reference:
     """A reference pass, kept for the passes that are compared with it."""
 
     def __init__(self, taken: dict[str, Any]) -> None:
-        self.weights = {key: tf.constant(g) for key, g in taken["weights"].items()}
+        self.weights = taken["weights"]
         calls = taken["calls"]
         with_gradient = [key for key, call in calls.items() if "blocks" in call]
         self.exponents = {key: int(calls[key]["exponent"]) for key in with_gradient}
         self.squares = {key: float(calls[key]["squares"]) for key in with_gradient}
-        # One at a time, so that there are never two copies of all.
-        self.blocks = {key: tf.constant(calls[key].pop("blocks")) for key in with_gradient}
+        self.blocks = {key: calls[key]["blocks"] for key in with_gradient}
         self.reached = _reached(taken, self.exponents, self.squares)
 
 
@@ -180,12 +190,12 @@ def _reached(
         path = path_in(key)
         outputs[path] = outputs.get(path, 0) + np.asarray(call["outputs"][:2])
         if key in exponents:
-            size = np.array([call["entries"], np.ldexp(squares[key], 2 * exponents[key])])
+            size = np.array([int(call["entries"]), np.ldexp(squares[key], 2 * exponents[key])])
             gradients[path] = gradients.get(path, 0) + size
-            by_exponent[path] = by_exponent.get(path, 0) + call["exponents"]
+            by_exponent[path] = by_exponent.get(path, 0) + np.asarray(call["exponents"])
     for key, counts in taken["weight_exponents"].items():
         path = path_in(key)
-        by_weight[path] = by_weight.get(path, 0) + counts
+        by_weight[path] = by_weight.get(path, 0) + np.asarray(counts)
     nothing = np.zeros(2)
     return {
         path: Reached(

@@ -1,0 +1,170 @@
+"""Where the error of a float16 gradient comes from, and which layers bring it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from tfamp.diagnosis.comparing import read_weights
+from tfamp.diagnosis.probe import Precision, Probe
+from tfamp.diagnosis.sweep import reference_precision
+from tfamp.run.fidelity import ErrorBudget, RankedLayer
+
+# What ranking may cost, in entries of layers' outputs that are made: a pass per layer, in each of
+# which a layer costs so many entries whatever their number. About 20 s on two CPU cores.
+RANKING_COST = 1.2e9
+COST_OF_A_CALL = 50_000
+# Fewer say little of a batch, and BatchNormalization has no variance of one.
+FEWEST_EXAMPLES = 2
+
+Gradients = Mapping[str, np.ndarray]
+
+
+class Parts(NamedTuple):
+    """Squared L2 norms over all batches: of the reference, and of the parts of the error."""
+
+    reference: float
+    forward: float
+    backward: float
+    underflow: float
+
+
+def measured(
+    probe: Probe, batches: Sequence[Any], half: Precision, best: int, say: Callable[[str], None]
+) -> Parts:
+    """Splits the error by passes that round on one of the two ways only.
+
+    Args:
+        probe: Takes the passes, eagerly, as each precision is used once.
+        batches: On which.
+        half: The precision that is judged.
+        best: log2 of its best scale.
+        say: Is told what goes on.
+    """
+    sums = np.zeros(4)
+    forward_only = dataclasses.replace(half, only_forward=True)
+    for batch in batches:
+        say("the error's parts")
+        reference = _gradients(probe, batch, reference_precision(probe))
+        forward = _gradients(probe, batch, forward_only)
+        whole = _gradients(probe, batch, half, best)
+        unscaled = _gradients(probe, batch, half, 0)
+        sums += (
+            _squares(reference),
+            _distance(forward, reference),
+            _distance(whole, forward),
+            _distance(unscaled, whole),
+        )
+    return Parts(*map(float, sums))
+
+
+def budget(
+    parts: Parts, best: int, num_examples: int, layers: Sequence[RankedLayer]
+) -> ErrorBudget:
+    """The budget as fidelity.json has it.
+
+    Args:
+        parts: What was measured.
+        best: log2 of the best scale.
+        num_examples: Examples that layers were ranked on.
+        layers: The ranking.
+    """
+
+    def share(squares: float) -> float | None:
+        if not math.isfinite(squares) or not parts.reference:
+            return None
+        return math.sqrt(squares / parts.reference)
+
+    return ErrorBudget(
+        forward=share(parts.forward),
+        backward=share(parts.backward),
+        underflow_at_scale_1=share(parts.underflow),
+        best_log2_scale=best,
+        num_examples=num_examples,
+        layers=tuple(layers),
+    )
+
+
+def ranked(
+    probe: Probe,
+    batch: Any,
+    mixed: Callable[[Sequence[str]], Precision],
+    paths: Sequence[str],
+    best: int,
+    say: Callable[[str], None],
+) -> list[RankedLayer]:
+    """How much of the whole gradient's error goes with each layer alone in float32, most first.
+
+    Args:
+        probe: Takes the passes.
+        batch: On which; see `first_examples`.
+        mixed: Makes the 16-bit precision with some layers in float32.
+        paths: The layers that compute in 16 bits.
+        best: log2 of the scale.
+        say: Is told what goes on.
+    """
+    reference = _gradients(probe, batch, reference_precision(probe))
+    norm = math.sqrt(_squares(reference))
+
+    def error(float32: Sequence[str]) -> float | None:
+        squares = _distance(_gradients(probe, batch, mixed(float32), best), reference)
+        return math.sqrt(squares) / norm if norm and math.isfinite(squares) else None
+
+    before = error(())
+    found = []
+    for number, path in enumerate(paths):
+        say(f"layer {number + 1} of {len(paths)} alone in float32")
+        after = error((path,))
+        removed = None if None in (before, after) or not before else 1 - after / before  # type: ignore[operator]
+        found.append(RankedLayer(path=path, relative_error=after, removed=removed))
+    return sorted(found, key=lambda each: -math.inf if each.removed is None else -each.removed)
+
+
+def num_ranked_examples(batch_size: int, num_ranked: int, num_calls: int, entries: float) -> int:
+    """How many examples of a batch layers are ranked on: all where that is cheap.
+
+    By the model's size and not by the clock, so that the same model is always ranked on the same.
+
+    Args:
+        batch_size: Examples of the batch.
+        num_ranked: Layers to rank, each in a pass of its own.
+        num_calls: Layers that a pass calls.
+        entries: Entries of all outputs of a pass over the batch.
+    """
+    a_pass = RANKING_COST / max(1, num_ranked)
+    left = a_pass - num_calls * COST_OF_A_CALL
+    affordable = int(left / max(1.0, entries / batch_size))
+    return max(min(FEWEST_EXAMPLES, batch_size), min(batch_size, affordable))
+
+
+def first_examples(batch: Sequence[Any], number: int) -> tuple[Any, ...]:
+    """The first examples of a batch, of each of its parts."""
+    return tuple(
+        None if part is None else keras.tree.map_structure(lambda leaf: leaf[:number], part)
+        for part in batch
+    )
+
+
+def _gradients(probe: Probe, batch: Any, precision: Precision, log2_scale: int = 0) -> Gradients:
+    scale = 2.0**log2_scale
+    taken = probe.run(batch, precision, scale=scale, read=read_weights, eager=True)
+    return {key: np.asarray(gradient) / np.float64(scale) for key, gradient in taken.items()}
+
+
+def _squares(gradients: Gradients) -> float:
+    return sum(float(np.vdot(each, each)) for each in gradients.values())
+
+
+def _distance(some: Gradients, others: Gradients) -> float:
+    total = 0.0
+    for key in {**some, **others}:
+        with np.errstate(invalid="ignore", over="ignore"):
+            difference = some.get(key, 0.0) - others.get(key, np.float64(0))
+        flat = np.ravel(difference)
+        total += float(np.vdot(flat, flat))
+    return total
