@@ -10,6 +10,7 @@ from read_pages import Reader, markdown_rows
 
 from tests.reporting import made_fidelity
 from tfamp.reporting.pages import fidelity_page
+from tfamp.run.errors import InputError
 from tfamp.run.fidelity import Fidelity
 
 
@@ -108,13 +109,38 @@ def test_an_open_window_says_that_it_may_reach_further():
 
 def test_what_was_not_asked_for_is_said_and_not_called_a_fault():
     html, _ = undrawn(made_fidelity.without_float16())
-    assert html.text.count("mixed_float16 was not asked for") >= 3
-    assert html.all("aside") == []
+    assert html.text.count("mixed_float16 was not asked for") == 3
+    assert html.all("aside") == [] and "not tried" not in html.text
+    row = next(row for row in html.rows if row and row[0].strip() == "block2")
+    errors = [p.relative_error for p in made_fidelity.without_float16().layers[1].points]
+    shown = [float(cell.removesuffix("%")) / 100 for cell in row[2:]]
+    assert shown == pytest.approx(errors, rel=0.01)
 
 
 def test_forward_overflow_is_told_as_not_finite():
     html, _ = undrawn(made_fidelity.forward_overflow())
     assert "not finite at any scale that was tried" in html.text
+
+
+@pytest.mark.parametrize("name", ["fidelity.json", "pictures/fidelity/sizes.png"])
+def test_what_tfamp_did_not_write_is_never_replaced(name, tmp_path):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text('{"written_by": "me"}')
+    with pytest.raises(InputError) as caught:
+        fidelity_page.write(made_fidelity.one_layer(), tmp_path)
+    assert caught.value.field == "out" and str(tmp_path / name) in str(caught.value)
+    assert (tmp_path / name).read_text() == '{"written_by": "me"}'
+
+
+def test_a_page_that_was_cut_off_is_written_again(tmp_path):
+    fidelity = made_fidelity.without_float16()
+    fidelity_page.write(fidelity, tmp_path)
+    for name in ("fidelity.html", "fidelity.md"):
+        (tmp_path / name).unlink()
+    # fidelity.json alone says whose the pictures are.
+    (tmp_path / "pictures/fidelity/layers_and_scales.png").write_text("of an earlier one")
+    files = fidelity_page.write(fidelity, tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(files)
 
 
 def test_where_the_runs_scale_ended_is_told_against_the_window():

@@ -165,7 +165,7 @@ def _caption(fidelity: Fidelity, layers: Sequence[LayerFidelity]) -> str:
         f"{fidelity.reference}'s, the first layer on top; light is a small error."
     ]
     if without:
-        told.append(f"{without} of the layers have no window; the table says why.")
+        told.append(f"Layers without a window: {without}; the table says why.")
     if fidelity.window is None:
         told.append("No column lies in every layer's window.")
     weightless = [layer.path for layer in layers if not layer.points]

@@ -12,6 +12,7 @@ from tfamp.run import schema
 from tfamp.run.fidelity import ErrorBudget, Fidelity, LayerFidelity, Point, RankedLayer, Window
 
 _NOT_TRIED = "not tried"
+_OF_OUTPUTS = "of its outputs' gradients"
 
 
 def precisions(fidelity: Fidelity) -> Table:
@@ -105,9 +106,11 @@ def layers(fidelity: Fidelity) -> Table | None:
     if not shown:
         return None
     left_out = len(fidelity.layers) - len(shown)
+    more = f" Without a gradient, and left out: {left_out} more." if left_out else ""
+    if not fidelity_points.is_asked(fidelity):
+        return _unscaled_layers(fidelity, shown, more)
     return Table(
-        f"Layers in the order of the way forward, under {fidelity_points.SCALED}."
-        + (f" Without a gradient, and left out: {left_out} more." if left_out else ""),
+        f"Layers in the order of the way forward, under {fidelity_points.SCALED}.{more}",
         (
             "Layer",
             "Computes in",
@@ -121,10 +124,31 @@ def layers(fidelity: Fidelity) -> Table | None:
     )
 
 
+def _unscaled_layers(fidelity: Fidelity, shown: Sequence[LayerFidelity], more: str) -> Table:
+    """Each layer's error under the precisions that need no loss scale."""
+    names = [point.precision for point in fidelity_points.unscaled(fidelity.precisions)]
+    rows = []
+    for layer in shown:
+        points = {point.precision: point for point in fidelity_points.judged(layer)}
+        whose = "" if layer.points else _OF_OUTPUTS
+        cells = [
+            TableCell(share(points[name].relative_error), small=whose)
+            if name in points
+            else TableCell(formatting.DASH)
+            for name in names
+        ]
+        rows.append((layer.path, (words(layer.computes_in), *cells)))
+    return Table(
+        f"Layers in the order of the way forward, and the error of each one's gradient.{more}",
+        ("Layer", "Computes in", *(f"Error under {name}" for name in names)),
+        tuple(rows),
+    )
+
+
 def _layer_cells(layer: LayerFidelity) -> tuple[TableCell, ...]:
     points = fidelity_points.judged(layer)
     first, best = fidelity_points.at(points, 0.0), fidelity_points.best(points)
-    whose = "" if layer.points else "of its outputs' gradients"
+    whose = "" if layer.points else _OF_OUTPUTS
     if layer.window is None:
         window = words(layer.why or formatting.DASH)
     else:
