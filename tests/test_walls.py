@@ -24,6 +24,7 @@ FLOORS = {
     "tfamp.train": 5,
     "tfamp.sweep": 5,
     "tfamp.report": 5,
+    "tfamp.fidelity": 5,
 }
 # Rooms of one floor do not know each other.
 APART = [

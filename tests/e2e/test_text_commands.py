@@ -68,7 +68,7 @@ RULES = (
     Rule(r"export TFAMP_EXTRAS=\w+"),
     # Where tfamp is installed, the modules are the commands.
     Rule(r"python -m tfamp\.train", "--helpshort"),
-    Rule(r"python -m tfamp\.(sweep|report)", "--help"),
+    Rule(r"python -m tfamp\.(sweep|report|fidelity)", "--help"),
     Rule(r"scripts/train\.sh --helpshort"),
     Rule(r"scripts/train\.sh .*--float32_layers=block3",  # Of resnet20.
          f"{SHORT} --jit_compile --steps_per_execution=1"),
@@ -81,6 +81,10 @@ RULES = (
          f"--models={TINY} -- {SHORT}"),
     Rule(r"scripts/sweep\.sh .*", "--dry_run"),
     Rule(r"scripts/report\.sh .*"),
+    Rule(r"scripts/fidelity\.sh --run=.*",
+         why_not="of a run that is there: tests/e2e/test_measured_run.py runs it"),
+    Rule(r"scripts/fidelity\.sh( --model=.*)?",
+         f"--model={TINY} --batch_size=4 --log2_scales=0:1 --out=fidelity"),
     Rule(r"(TFAMP_EXTRAS=profile )?scripts/tensorboard\.sh.*"),
     Rule(r"scripts/python\.sh"),
     Rule(r"scripts/python\.sh -c .*"),

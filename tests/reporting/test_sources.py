@@ -11,7 +11,7 @@ def test_where_the_scripts_are_used_a_report_names_them(monkeypatch):
     typed = ["/home/me/tfamp/train.py", "--policy=float32"]
     assert sources.command(typed) == "scripts/train.sh --policy=float32"
     typed = ["/home/me/tfamp/fidelity.py", "--out=x"]
-    assert sources.command(typed) == "scripts/python.sh -m tfamp.fidelity --out=x"
+    assert sources.command(typed) == "scripts/fidelity.sh --out=x"
 
 
 @pytest.mark.parametrize("arguments", [None, [], "train.py", 3])

@@ -14,12 +14,18 @@ from tfamp.diagnosis.sweep import DTYPES, HALF, SINGLE, Reached, Setting, Sweep
 from tfamp.diagnosis.tally import Tally
 from tfamp.run import provenance
 from tfamp.run.errors import InputError, setting, unknown_name
-from tfamp.run.fidelity import ErrorBudget, Fidelity, LayerFidelity, Point, RankedLayer
+from tfamp.run.fidelity import (
+    LARGEST_LOG2_SCALE,
+    PRECISIONS,
+    ErrorBudget,
+    Fidelity,
+    LayerFidelity,
+    Point,
+    RankedLayer,
+)
 from tfamp.telemetry.memory import described_device
 
 REFERENCE = "float64"
-# Beyond, 2^k or 2^-k is no scale that a float32 has room to be unscaled from.
-_LARGEST_LOG2_SCALE = 100
 
 
 def gradient_fidelity(
@@ -27,7 +33,7 @@ def gradient_fidelity(
     loss: Any,
     batches: Iterable[Any],
     *,
-    precisions: Iterable[str] = ("float32", "mixed_bfloat16", "mixed_float16"),
+    precisions: Iterable[str] = PRECISIONS,
     log2_scales: Iterable[int] = range(25),
     training: bool = True,
     seed: int = 0,
@@ -209,7 +215,7 @@ def _checked_precisions(precisions: Iterable[str]) -> list[str]:
 
 
 def _checked_scales(log2_scales: Iterable[int]) -> list[int]:
-    allowed = f"whole numbers from {-_LARGEST_LOG2_SCALE} to {_LARGEST_LOG2_SCALE}"
+    allowed = f"whole numbers from {-LARGEST_LOG2_SCALE} to {LARGEST_LOG2_SCALE}"
     try:
         scales = list(log2_scales)
     except TypeError:
@@ -221,7 +227,7 @@ def _checked_scales(log2_scales: Iterable[int]) -> list[int]:
         raise InputError(f"{setting('log2_scales', ())}: it must hold {allowed}, one or more.")
     for scale in scales:
         is_whole = not isinstance(scale, bool) and hasattr(scale, "__index__")
-        if not is_whole or abs(scale) > _LARGEST_LOG2_SCALE:
+        if not is_whole or abs(scale) > LARGEST_LOG2_SCALE:
             raise InputError(f"{setting('log2_scales')}: {scale!r} is in it; it takes {allowed}.")
     return sorted({int(scale) for scale in scales})
 

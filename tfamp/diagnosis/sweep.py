@@ -14,13 +14,14 @@ from tfamp.diagnosis.comparing import path_in
 from tfamp.diagnosis.non_finite import check_reference
 from tfamp.diagnosis.probe import Precision, Probe
 from tfamp.diagnosis.tally import Tally
+from tfamp.run.fidelity import SCALED
 
 Say = Callable[[str], None]
 # A precision's name, and log2 of the scale; None where nothing is scaled.
 Setting = tuple[str, int | None]
 
 DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
-HALF = "mixed_float16"
+HALF = SCALED
 SINGLE: Setting = ("float32", None)
 
 

@@ -17,7 +17,7 @@ _SCRIPTS = {
     "train.py": ["scripts/train.sh"],
     "sweep.py": ["scripts/sweep.sh"],
     "report.py": ["scripts/report.sh"],
-    "fidelity.py": ["scripts/python.sh", "-m", "tfamp.fidelity"],
+    "fidelity.py": ["scripts/fidelity.sh"],
 }
 
 
