@@ -338,3 +338,17 @@ def test_a_read_sees_the_pass_and_what_is_given():
     assert len(traced) == 1
     assert found[0]["name"] == "head" and found[0]["norms"] == [0.0, 0.0]
     assert 3 * found[1]["norms"][0] == pytest.approx(found[2]["norms"][0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_a_graph_rounds_what_each_operation_does(dtype):
+    # Grappler would fuse the product, the bias and the activation, and round once.
+    model = of_layers(dense(32, activation="gelu"), dense(32, activation="tanh"), dense(3))
+    options = tf.config.optimizer.get_experimental_options()
+    with Probe(model, "mse") as probe:
+        precision = probe.everywhere(dtype)
+        graph = probe.run((X, Y), precision)
+        eager = probe.run((X, Y), precision, eager=True)
+    np.testing.assert_array_equal(gradients(graph), gradients(eager))
+    after = tf.config.optimizer.get_experimental_options()
+    assert {**options, "disable_meta_optimizer": False} == after

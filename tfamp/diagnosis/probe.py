@@ -198,6 +198,7 @@ class Probe:
                 with contextlib.ExitStack() as stack:
                     stack.enter_context(computing_in(allowed, self._every, self._models))
                     stack.enter_context(stillness.same_draws())
+                    stack.enter_context(stillness.operations_as_written())
                     return self._taken(arguments, allowed, read, eager)
             except LayerFailed as failed:
                 if isinstance(failed.__cause__, tf.errors.OperatorNotAllowedInGraphError):

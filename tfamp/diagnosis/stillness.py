@@ -85,3 +85,20 @@ def inner_functions_inlined() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(before)
+
+
+@contextlib.contextmanager
+def operations_as_written() -> Iterator[None]:
+    """Has graphs run the operations that were traced, each rounding its result, as eagerly.
+
+    Grappler, TensorFlow's optimizer of graphs, fuses a product with what follows it and leaves out
+    casts there and back: a bfloat16 gradient on a CPU comes out up to a third more exact than the
+    layers' dtypes say, and otherwise on another device.
+    """
+    before = tf.config.optimizer.get_experimental_options()
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    try:
+        yield
+    finally:
+        was = {"disable_meta_optimizer": before.get("disable_meta_optimizer", False)}
+        tf.config.optimizer.set_experimental_options(was)
