@@ -163,6 +163,9 @@ def test_many_layers_are_folded_and_all_there():
     first = [row[0] for row in markdown_rows(markdown)]
     for layer in fidelity.layers:
         assert (layer.path in first) == bool(layer.points)
+    ranked = fidelity.error_budget.layers
+    assert first.count(ranked[11].path) == 2 and first.count(ranked[12].path) == 1
+    assert f"The other {len(ranked) - 12} are in fidelity.json" in html.text
 
 
 def test_hostile_names_are_text(tmp_path):

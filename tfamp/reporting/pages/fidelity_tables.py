@@ -12,6 +12,8 @@ from tfamp.run import schema
 from tfamp.run.fidelity import ErrorBudget, Fidelity, LayerFidelity, Point, RankedLayer, Window
 
 _NOT_TRIED = "not tried"
+# Of the ranked layers, which may be hundreds that remove next to nothing.
+_RANKED = 12
 _OF_OUTPUTS = "of its outputs' gradients"
 
 
@@ -184,9 +186,11 @@ def ranked(fidelity: Fidelity) -> Table | None:
     if budget is None or not budget.layers:
         return None
     examples = "" if budget.num_examples is None else f", on {budget.num_examples} examples"
+    left = len(budget.layers) - _RANKED
+    others = f" The other {left} are in fidelity.json." if left > 0 else ""
     return Table(
         "What becomes of the whole gradient's error when one layer alone computes in float32, at "
-        f"the best scale{examples}.",
+        f"the best scale{examples}.{others}",
         ("Layer in float32", "Relative error", "Removed"),
         tuple(
             (
@@ -196,7 +200,7 @@ def ranked(fidelity: Fidelity) -> Table | None:
                     TableCell(share(layer.removed)),
                 ),
             )
-            for layer in budget.layers
+            for layer in budget.layers[:_RANKED]
         ),
     )
 
@@ -212,7 +216,7 @@ _EXPLAINED = (
     ("The window ends", Window, "log2_max"),
     ("Error forward", ErrorBudget, "forward"),
     ("Error backward", ErrorBudget, "backward"),
-    ("Underflow at scale 1", ErrorBudget, "underflow_at_scale_1"),
+    ("Scale 1 adds", ErrorBudget, "underflow_at_scale_1"),
     ("Removed", RankedLayer, "removed"),
 )
 
