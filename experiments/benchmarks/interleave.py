@@ -19,11 +19,15 @@ class Turns:
     Args:
         steps: Calls in a turn.
         rounds: Timed turns of each loop; one more, which compiles, goes before.
+        clock: What tells the time, in seconds.
     """
 
-    def __init__(self, steps: int, rounds: int) -> None:
+    def __init__(
+        self, steps: int, rounds: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._steps = steps
         self._rounds = rounds
+        self._clock = clock
         self._turn = threading.Condition()
         self._order: list[str] = []
         self._now = 0
@@ -38,9 +42,9 @@ class Turns:
             nonlocal calls, started
             if calls % self._steps == 0:
                 if calls:
-                    self._finish_turn(name, time.perf_counter() - started)
+                    self._finish_turn(name, self._clock() - started)
                 self._wait(name)
-                started = time.perf_counter()
+                started = self._clock()
             calls += 1
             return step(*args)
 

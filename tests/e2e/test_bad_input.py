@@ -202,6 +202,14 @@ def test_a_typing_error_costs_no_import_of_tensorflow(tmp_path):
             "--policy=float16 --min_loss_scale=65536",
             ("--initial_loss_scale=32768", "--min_loss_scale=65536", "--max_loss_scale="),
         ),
+        ("--underflow_every=0", ("--underflow_every=0", 1)),
+        (
+            "--underflow_every=9 --model=resnet20 --policy=mixed_bfloat16",
+            ("--underflow_every=9", "--policy=mixed_bfloat16", "mixed_float16", "float16"),
+        ),
+        ("--underflow_every=9", ("--underflow_every=9", "computes in float16")),
+        ("--underflow_of=activations", ("--underflow_of=activations", "--underflow_every")),
+        ("--underflow_every=9 --underflow_of=weight", ("'weight'", "'weights'")),
         # Images that a model cannot take.
         ("--image_size=4", ("--image_size=4", 8)),
         ("--image_size=4 --model=vit_tiny", ("--image_size=4", 8)),

@@ -904,6 +904,30 @@ def test_log_every(log_every, timed, loop, train):
     assert done.result["step_time_ms"]["n"] == 3
 
 
+@shows("underflow_every", "underflow_of")
+@pytest.mark.parametrize("of", ["weights", "activations"])
+def test_underflow_meter_sees_the_same_in_both_loops(of, train):
+    scaled = {"policy": "mixed_float16", "loss_scale": "0.0009765625"}
+    values = scaled | {"underflow_every": 2, "underflow_of": of}
+    seen = {}
+    for loop in LOOPS:
+        done = train(loop=loop, **values)
+        seen[loop] = [row for row in done.rows if row["kind"] == "underflow"]
+        assert [row["step"] for row in seen[loop]] == [2, 4]
+        assert {row["of"] for row in seen[loop]} == {done.result["underflow"]["of"]} == {of}
+        layers = {"conv1", "norm1", "conv2", "head"}
+        layers |= set() if of == "weights" else {"relu1", "pool"}
+        assert set(seen[loop][0]["layers"]) == layers
+        # It changes nothing.
+        without = train(loop=loop, **scaled)
+        assert done.losses == without.losses
+        for name, weight in done.after.items():
+            np.testing.assert_array_equal(weight, without.after[name])
+    fit, custom = seen["fit"][0], seen["custom"][0]
+    assert fit == custom
+    assert fit[records.UNDERFLOW] > 0
+
+
 @shows("save_model")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_save_model(wanted, train, tmp_path, monkeypatch):

@@ -92,6 +92,8 @@ RULES = (
          "--rounds=2 --batch_size=1 --steps=10 --policies=float32"),
     Rule(r"scripts/python\.sh experiments/benchmarks/scaler_overhead\.py.*",
          "--rounds=2 --batch_size=1 --steps=1"),
+    Rule(r"scripts/python\.sh experiments/benchmarks/underflow\.py.*",
+         "--rounds=2 --batch_size=1 --every=2 --loops=fit --of=weights"),
     Rule(r"scripts/python\.sh experiments/bad_batches\.py.*",
          "--ways=tfamp --streams=forty_nan --out=bad_batches.json"),
     Rule(r"scripts/python\.sh -m experiments\.loss_scaling --explain.*"),

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
         ("overhead", "--steps=7", ("--steps=7", "multiple of 10")),
         ("overhead", "--batch_size=0", ("--batch_size=0", 1)),
         ("overhead", "--policies=float61", ("'float61'", "'float16'")),
+        ("underflow", "--every=0", ("--every=0", 1)),
         ("overhead", "--out=/absent/x.json", ("--out=/absent/x.json", "JSON")),
         ("scaler_overhead", "--rounds=1", ("--rounds=1", 2)),
         ("scaler_overhead", "--clip_global_norm=0", ("--clip_global_norm=0.0", "above 0")),

@@ -133,7 +133,7 @@ def test_a_value_that_json_cannot_hold_leaves_no_half_line(path):
 
 
 def test_names_are_group_and_name():
-    assert len(records.FIGURES) == len(set(records.FIGURES)) == 19
+    assert len(records.FIGURES) == len(set(records.FIGURES)) == 20
     assert all(figure.count("/") == 1 for figure in records.FIGURES)
     columns = [figure.column for figure in records.FIGURES if figure.column]
     assert len(columns) == len(set(columns)) == len(records.figures_of_history())

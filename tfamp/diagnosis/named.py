@@ -1,27 +1,8 @@
-"""Layers by their paths."""
+"""What a layer is to its model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import keras
-
-from tfamp.precision.policy import path_of
-
-
-def by_path(layers: Iterable[keras.layers.Layer]) -> dict[str, keras.layers.Layer]:
-    """Layers by path, in order; equal paths are told apart by `#2`, `#3`.
-
-    Two layers without weights have no path but their name, and two blocks of a subclassed model
-    may have one.
-    """
-    named: dict[str, keras.layers.Layer] = {}
-    times: dict[str, int] = {}
-    for layer in layers:
-        path = path_of(layer)
-        times[path] = times.get(path, 0) + 1
-        named[path if times[path] == 1 else f"{path}#{times[path]}"] = layer
-    return named
 
 
 def only_holds(layer: keras.layers.Layer) -> bool:

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfamp.diagnosis import losses, named, passes, stillness, tracing
 from tfamp.diagnosis.passes import LayerCall, LayerFailed, Pass, WeightGradient
 from tfamp.diagnosis.precisions import DTYPES, SIXTEEN_BITS, Precision, computing_in, float_inputs
-from tfamp.precision.policy import all_layers, own_variables
+from tfamp.precision.policy import all_layers, by_path, own_variables
 
 __all__ = ["LayerCall", "Pass", "Precision", "Probe", "Read", "WeightGradient"]
 
@@ -78,7 +78,7 @@ class Probe:
         self._training = training
         self._seed = seed
         self._jit_compile = jit_compile
-        self._every = every = named.by_path([*all_layers(model), model])
+        self._every = every = by_path([*all_layers(model), model])
         self._models = [layer for layer in every.values() if isinstance(layer, keras.Model)]
         self.layers = {path: layer for path, layer in every.items() if not named.only_holds(layer)}
         self._built_in = {path: layer.compute_dtype for path, layer in every.items()}

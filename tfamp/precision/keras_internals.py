@@ -1,6 +1,6 @@
 """Every private name of Keras, TensorFlow and keras-cv that training uses, and nothing else.
 
-Those that only diagnosis needs are in `layer_internals`. None of them has a public counterpart
+Those that only diagnosis and meters need are in `layer_internals`. None has a public counterpart
 that does the same. Each function says where the name stands and in which version it was read;
 tests/precision/test_keras_internals.py says what breaks here when it changes, and
 tests/test_walls.py that no other module uses one. What a function cannot do without its name it

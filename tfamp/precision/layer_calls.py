@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 
 OnReturn = Callable[[keras.layers.Layer, Any], Any]
+# Takes the positional and the named arguments together, as a pair, and returns such a pair.
+OnCall = Callable[[keras.layers.Layer, Any], Any]
 Around = Callable[[keras.layers.Layer, Callable[[], Any]], Any]
 
 _lock = threading.Lock()
@@ -21,7 +23,9 @@ _here = threading.local()
 
 
 @contextlib.contextmanager
-def seen_calls(layers: Collection[keras.layers.Layer], on_return: OnReturn) -> Iterator[None]:
+def seen_calls(
+    layers: Collection[keras.layers.Layer], on_return: OnReturn, on_call: OnCall | None = None
+) -> Iterator[None]:
     """Calls a function with each call of some layers that returns in this thread.
 
     Calls on symbolic tensors, which build a model, are passed over. `Layer.__call__` is replaced
@@ -31,32 +35,40 @@ def seen_calls(layers: Collection[keras.layers.Layer], on_return: OnReturn) -> I
     Args:
         layers: The layers.
         on_return: Takes the layer and what it returned; what it returns is handed on instead.
+        on_call: Likewise, before the call, the layer and a pair of what it is called with.
     """
-    with wrapped_calls(layers, lambda layer, call: on_return(layer, call())):
+    with wrapped_calls(layers, lambda layer, call: on_return(layer, call()), on_call):
         yield
 
 
 @contextlib.contextmanager
-def wrapped_calls(layers: Collection[keras.layers.Layer], around: Around) -> Iterator[None]:
+def wrapped_calls(
+    layers: Collection[keras.layers.Layer], around: Around, on_call: OnCall | None = None
+) -> Iterator[None]:
     """As `seen_calls`, with a function that makes the call itself.
 
     Args:
         layers: The layers.
         around: Takes the layer and a function of nothing that calls it; what it returns is handed
             on.
+        on_call: As for `seen_calls`.
     """
     chosen = {id(layer) for layer in layers}
 
     def wrap(layer: keras.layers.Layer, call: Callable[[], Any]) -> Callable[[], Any]:
         return functools.partial(around, layer, call) if id(layer) in chosen else call
 
+    def before(layer: keras.layers.Layer, arguments: Any) -> Any:
+        return on_call(layer, arguments) if on_call and id(layer) in chosen else arguments
+
     _install()
     stack = _here.__dict__.setdefault("stack", [])
-    stack.append(wrap)
+    entry = (wrap, before)
+    stack.append(entry)
     try:
         yield
     finally:
-        stack.remove(wrap)
+        stack.remove(entry)
         _uninstall()
 
 
@@ -92,8 +104,10 @@ def _seeing(call: Callable[..., Any]) -> Callable[..., Any]:
         stack = getattr(_here, "stack", ())
         if not stack or any(map(keras.backend.is_keras_tensor, keras.tree.flatten((args, kwargs)))):
             return call(layer, *args, **kwargs)
+        for _, before in stack:
+            args, kwargs = before(layer, (args, kwargs))
         made: Callable[[], Any] = functools.partial(call, layer, *args, **kwargs)
-        for wrap in reversed(stack):
+        for wrap, _ in reversed(stack):
             made = wrap(layer, made)
         return made()
 

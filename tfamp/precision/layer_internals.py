@@ -1,4 +1,4 @@
-"""Private names of layers, losses and random draws, which only diagnosis needs.
+"""Private names of layers, losses and random draws, which only diagnosis and meters need.
 
 As in `keras_internals`: each function says where the name stands and in which version it was read,
 and tests/precision/test_layer_internals.py what breaks here when it changes.
@@ -33,6 +33,17 @@ def set_policy_slot(layer: keras.layers.Layer, policy: Any) -> None:
     policy_slot(layer)
     # Keras tracks what is set on a layer; a policy is no state, and its setter does not either.
     object.__setattr__(layer, "_dtype_policy", policy)
+
+
+def with_mask_of(tensor: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+    """Gives a tensor that stands for another the mask that Keras hands on with that.
+
+    `Tensor._keras_mask`: keras 3.12 to 3.15, src/backend/common/masking.py. Without it none.
+    """
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        other._keras_mask = mask
+    return other
 
 
 def set_symbolic_dtype(tensor: keras.KerasTensor, dtype: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -66,6 +66,21 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
 def path_of(layer: keras.layers.Layer) -> str:
     """A layer's path; its name where Keras gives it no path, as for one without weights."""
     return layer.path or layer.name
+
+
+def by_path(layers: Iterable[keras.layers.Layer]) -> dict[str, keras.layers.Layer]:
+    """Layers by path, in order; equal paths are told apart by `#2`, `#3`.
+
+    Two layers without weights have no path but their name, and two blocks of a subclassed model
+    may have one.
+    """
+    named: dict[str, keras.layers.Layer] = {}
+    times: dict[str, int] = {}
+    for layer in layers:
+        path = path_of(layer)
+        times[path] = times.get(path, 0) + 1
+        named[path if times[path] == 1 else f"{path}#{times[path]}"] = layer
+    return named
 
 
 def float16_layers(model: keras.Model) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from tfamp.run import result, run_config, schema
+from tfamp.run import records, result, run_config, schema
 from tfamp.run.result import BEST_WEIGHTS, FINAL_WEIGHTS, MODEL
 from tfamp.run.run_config import RunConfig
 
@@ -157,7 +157,7 @@ class _Look:
             return False
         return (
             isinstance(row, dict)
-            and row.get("kind") in ("step", "epoch", "event")
+            and row.get("kind") in records.ROW_KINDS
             and all(isinstance(row.get(name), int) for name in ("step", "epoch"))
         )
 

@@ -27,6 +27,8 @@ LR_SCHEDULES = ("constant", "cosine")
 AUGMENTATIONS = ("none", "flip_crop", "randaugment", "mixup_cutmix")
 # `auto` is dynamic from a scale that is chosen on the first batch.
 LOSS_SCALE_MODES = ("dynamic", "auto", "none")
+# What the underflow meter looks at.
+UNDERFLOW_OF = ("weights", "activations")
 
 
 class Role(enum.Enum):
@@ -215,6 +217,11 @@ class Config:
     # The device keeps a record of so many steps, of 40 bytes or a little more each.
     log_every: int = declared(10, IDENTITY, Number(whole(1, 1_000_000)),
         "Steps between two reads from the device; rows still hold every step.")
+    underflow_every: int | None = declared(None, REPETITION, _COUNT,
+        "Each so many steps, count per layer the gradient entries that float16 loses at the loss "
+        "scale, by a second way back at 2^8 times the scale, and their exponents. Default: never.")
+    underflow_of: str = declared("weights", REPETITION, Choice("gradient", UNDERFLOW_OF),
+        "What --underflow_every looks at: gradients of weights, or of layers' outputs.")
     overwrite: bool = declared(False, PLACE, Switch(), "Replace a finished run of the same name.")
     save_model: bool = declared(True, PLACE, Switch(),
         "Save the last weights, and the model where a fresh process loads it (checked, which "

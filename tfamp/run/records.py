@@ -1,8 +1,7 @@
 """The rows a loop writes and a report reads: their figures, JSON form, one writer, one reader.
 
-Needs no TensorFlow. A figure that was not measured is absent, never zero. JSON has no NaN and
-no infinity, so a non-finite figure is written as the string "NaN", "Infinity" or "-Infinity"
-(as protobuf's JSON does) and read back as a float.
+Needs no TensorFlow. A figure that was not measured is absent, never zero. JSON has no NaN and no
+infinity: as in protobuf's JSON they are the strings "NaN", "Infinity", "-Infinity"; read as floats.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 
+ROW_KINDS = ("step", "epoch", "event", "underflow")
 Kind = Literal["number", "count", "total"]
 Measured = Literal["always", "losses", "updates", "counted", "scaling"]
 
@@ -38,8 +38,7 @@ class Figure(str):
             (`"counted"`), or all of an optimizer that scales (`"scaling"`).
         chart: TensorBoard's heading and chart that draw it, in the order of the declarations.
         log2_tag: A tag with its logarithm to base 2, which TensorBoard draws in its place: its
-            custom scalars have no logarithmic axis, on which halvings and doublings are steps of
-            one height.
+            custom scalars have no logarithmic axis, where halvings and doublings look alike.
     """
 
     rows: str
@@ -77,6 +76,7 @@ class Figure(str):
 
 
 _LEARNED, _SCALED, _COST = "Did it learn", "What loss scaling did", "What it cost"
+_TIME = (_COST, "Step time (ms)")
 _ACCURACY, _LOSS, _SKIPS = (_LEARNED, "Accuracy"), (_LEARNED, "Loss"), (_SCALED, "Skipped steps")
 
 VALIDATION_ACCURACY = Figure(
@@ -85,7 +85,7 @@ VALIDATION_ACCURACY = Figure(
 TRAIN_ACCURACY = Figure(
     "train/accuracy",
     "step at marks, epoch",
-    "mean since the last mark; the epoch's mean",
+    "mean since the last mark; the epoch's",
     chart=_ACCURACY,
 )
 VALIDATION_LOSS = Figure(
@@ -173,12 +173,14 @@ GRADIENT_NON_FINITE = Figure(
     column="grad_non_finite_fraction",
     measured="counted",
 )
+UNDERFLOW = Figure(
+    "underflow/lost_fraction",
+    "step that the underflow meter looks at",
+    "share (0 to 1) of the gradient's entries, of the layers that can be judged, that float16 lost",
+    chart=(_SCALED, "Share of gradient entries that float16 loses"),
+)
 STEP_TIME = Figure(
-    "time/step_ms",
-    "step at marks",
-    "mean since the last mark",
-    unit="ms",
-    chart=(_COST, "Step time (ms)"),
+    "time/step_ms", "step at marks", "mean since the last mark", unit="ms", chart=_TIME
 )
 EPOCH_TIME = Figure(
     "time/epoch_sec", "epoch", "training only; the first includes tracing and compiling", unit="s"
@@ -255,7 +257,7 @@ class RowWriter:
         """Writes one row.
 
         Args:
-            kind: `"step"`, `"epoch"` or `"event"`.
+            kind: One of `ROW_KINDS`.
             step: Steps done when the row holds, counted from 1 over the whole run.
             epoch: The epoch, counted from 0.
             values: The figures by name; for an event its `"event"` name too.

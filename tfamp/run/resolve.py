@@ -33,6 +33,7 @@ def resolve(config: Config, given: Collection[str] = ()) -> Config:
     optimizer = config.optimizer or catalogue.default_optimizer(config.model)
     _check_optimizer(optimizer, given)
     _check_loss_scale(config, given)
+    _check_underflow(config, given)
     row = OPTIMIZERS[optimizer]
     filled = dataclasses.replace(
         config,
@@ -88,6 +89,23 @@ def _check_optimizer(optimizer: str, given: Collection[str]) -> None:
                 f"{setting(foreign[0])} was set, but {setting('optimizer', optimizer)} has none. "
                 f"Leave {setting(foreign[0])} out."
             )
+
+
+def _check_underflow(config: Config, given: Collection[str]) -> None:
+    every = setting("underflow_every", config.underflow_every)
+    if config.underflow_every is None:
+        if "underflow_of" in given:
+            raise InputError(
+                f"{setting('underflow_of', config.underflow_of)} without "
+                f"{setting('underflow_every')}: nothing is measured. Set "
+                f"{setting('underflow_every', 100)}, or leave {setting('underflow_of')} out."
+            )
+    elif config.policy not in FLOAT16_POLICIES and not config.is_user_model:
+        raise InputError(
+            f"{every} with {setting('policy', config.policy)}: only float16 loses gradients that a "
+            f"loss scale saves. Set {setting('policy')} to one of {', '.join(FLOAT16_POLICIES)}, "
+            f"or leave {setting('underflow_every')} out."
+        )
 
 
 def _check_loss_scale(config: Config, given: Collection[str]) -> None:

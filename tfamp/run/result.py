@@ -85,6 +85,22 @@ class NonFinite:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Underflow:
+    """What the underflow meter found over a run."""
+
+    of: str = key("`weights` or `activations`: what the gradients are of")
+    measured: int = key("steps that were measured")
+    mean_lost_fraction: float | None = key(
+        "share of the gradient's entries that float16 lost, the mean of the steps in which a layer "
+        "could be judged; null where none could"
+    )
+    max_lost_fraction: float | None = key("the largest of them")
+    worst_layer: str | None = key("the layer that lost the largest share over all such steps")
+    worst_layer_lost_fraction: float | None = key("its share")
+    unjudged_layers: int = key("layers that could not be judged in some step")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputesIn:
     """What of a model really computes in 16 bits; normalisation layers count as float32."""
 
@@ -145,6 +161,9 @@ class Figures:
         "what became of it; null where nothing is scaled, and with several optimizers"
     )
     non_finite: NonFinite | None = key("what was not; null where all was finite", absent=None)
+    underflow: Underflow | None = key(
+        "what float16 lost of gradients, where that was measured", absent=None, left_out=True
+    )
     optimizers: dict[str, OptimizerFigures] | None = key(
         "what each of several optimizers did, by name", absent=None, left_out=True
     )

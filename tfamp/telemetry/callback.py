@@ -14,9 +14,11 @@ from typing import Any
 import keras
 
 from tfamp.precision.silent_float16 import warn_if_unscaled
+from tfamp.precision.underflow import UnderflowMeter
 from tfamp.run.directory import RunDirectory
 from tfamp.run.result import Figures
 from tfamp.telemetry.keras_metrics import KerasMetrics, epoch_figures
+from tfamp.telemetry.metered_fit import MeteredFit
 from tfamp.telemetry.named_optimizers import named_optimizers
 from tfamp.telemetry.non_finite import NonFiniteWatch
 from tfamp.telemetry.recorder import Recorder
@@ -50,12 +52,17 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             holds as attributes are found and have the attributes' names.
         log_every: Steps between two reads from the device.
         batch_size: Examples a step, for the throughput; None leaves it out.
+        underflow_every: Each so many steps, count what float16 loses of each layer's gradient at
+            the loss scale, and its exponents: rows of kind `underflow`, TensorBoard's scalars and
+            histograms. It takes two steps' time, and changes nothing of the training. None: never.
+        underflow_of: `"weights"`, or `"activations"`: gradients with respect to layers' outputs.
         overwrite: Whether a completed run there may be moved too; False refuses to train.
         owns_result: Whether this callback writes config.json and result.json and prepares the
             folder; tfamp's trainer does so itself, with more in them.
 
     Raises:
-        ValueError: `log_every` is below 1; or, when training begins, the folder cannot be written,
+        ValueError: `log_every` or `underflow_every` is below 1, or `underflow_of` is neither; or,
+            when training begins, the folder cannot be written,
             holds what no run wrote or, with `overwrite=False`, a completed run; or `optimizers`
             holds something else.
     """
@@ -69,6 +76,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         | None = None,
         log_every: int = 10,
         batch_size: int | None = None,
+        underflow_every: int | None = None,
+        underflow_of: str = "weights",
         overwrite: bool = True,
         owns_result: bool = True,
     ) -> None:
@@ -79,6 +88,10 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         self.recorder = Recorder(directory, log_every, batch_size)
         self._run = ScriptRun(self.recorder, "fit", overwrite) if owns_result else None
         self._optimizers = optimizers
+        self.underflow = (
+            None if underflow_every is None else UnderflowMeter(underflow_every, underflow_of)
+        )
+        self._metered_fit: MeteredFit | None = None
 
     # Keras's hooks, in the order in which they are called.
 
@@ -93,7 +106,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
             facts = {name: self.params.get(key) for name, key in asked.items()}
             self._run.begin(self.model, self.model, optimizers, facts)
         self._metrics = KerasMetrics(self.model, self.recorder.figures)
-        self.recorder.begin(optimizers, self._metrics, steps_per_execution)
+        self._begin_underflow(optimizers, steps_per_execution)
+        self.recorder.begin(optimizers, self._metrics, steps_per_execution, self.underflow)
         if self._run:
             self._run.begun()
         # What `compile` sets up by itself trains nothing where the model brings its own.
@@ -107,6 +121,8 @@ class PrecisionTelemetry(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Remembers where the call begins: it may take several steps."""
         self._step_before, self._first_batch = self.recorder.step, batch
+        if self._metered_fit:
+            self._metered_fit.expect()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts; at a mark reads what the device has kept and writes it down."""
@@ -127,6 +143,7 @@ class PrecisionTelemetry(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Writes the last rows and, in a script of the user's, the result."""
+        self._end_underflow()
         if self._run:
             self._run.end()
         self.close()
@@ -200,6 +217,22 @@ class PrecisionTelemetry(keras.callbacks.Callback):
         call of `on_epoch_begin`. Model and optimizers must be as they were then.
         """
         self.recorder.restore(state)
+
+    def _begin_underflow(
+        self, optimizers: Mapping[str, keras.optimizers.Optimizer], steps_per_execution: int
+    ) -> None:
+        self._end_underflow()
+        if self.underflow:
+            steps = (self.recorder.step, self.recorder.log_every, steps_per_execution)
+            self.underflow.begin(self.model, optimizers, *steps)
+            # A loop without `fit` places the meter itself.
+            if self.model.train_function is not None:
+                self._metered_fit = MeteredFit(self.model, self.underflow)
+
+    def _end_underflow(self) -> None:
+        if self._metered_fit:
+            self._metered_fit.restore()
+            self._metered_fit = None
 
     def _end_epoch_training(self) -> None:
         with self._told():

@@ -16,6 +16,7 @@ from tfamp.telemetry import clock, memory
 from tfamp.telemetry.clock import Window
 from tfamp.telemetry.non_finite import NonFiniteFound
 from tfamp.telemetry.totals import OptimizerTotals
+from tfamp.telemetry.underflow_totals import UnderflowTotals
 
 
 @dataclasses.dataclass
@@ -56,6 +57,7 @@ class RunFigures:
         metrics: The last epoch's metrics, those of validation of the last one that was validated.
         optimizers: What each optimizer did, by its name; as of the last phase's end.
         non_finite: What was not finite.
+        underflow: What float16 lost of gradients.
     """
 
     step: int = 0
@@ -70,6 +72,7 @@ class RunFigures:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     optimizers: dict[str, OptimizerTotals] = dataclasses.field(default_factory=dict)
     non_finite: NonFiniteFound = dataclasses.field(default_factory=NonFiniteFound)
+    underflow: UnderflowTotals = dataclasses.field(default_factory=UnderflowTotals)
 
     def state(self) -> dict[str, Any]:
         """All of it, as JSON can hold it."""
@@ -85,6 +88,7 @@ class RunFigures:
             "windows": [Window(**window) for window in values["windows"]],
             "optimizers": {name: OptimizerTotals(**totals) for name, totals in optimizers},
             "non_finite": NonFiniteFound(**values["non_finite"]),
+            "underflow": UnderflowTotals(**values["underflow"]),
         }
         return cls(**values)
 
@@ -135,6 +139,7 @@ class RunFigures:
             host_peak_rss_bytes=max(self.host_peak, memory.host_peak_rss_bytes()),
             loss_scale=single.loss_scale(),
             non_finite=self.non_finite.result(),
+            underflow=self.underflow.result(),
             optimizers=several if optimizers else None,
             metrics=self.metrics,
         )

@@ -200,6 +200,8 @@ def telemetry(
     ...             t.step(train_step(x, y))
     ...         t.epoch(validation_loss=evaluate())
 
+    It never sees a batch, so it has no `underflow_every` as `PrecisionTelemetry` has.
+
     An exception inside is written to result.json, as `failed` or `interrupted`, and goes on.
 
     Args:

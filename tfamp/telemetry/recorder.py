@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 
+from tfamp.precision.underflow import UnderflowMeter
 from tfamp.run import records
 from tfamp.run.directory import RunDirectory
 from tfamp.run.result import Figures
@@ -19,24 +20,11 @@ from tfamp.telemetry import memory
 from tfamp.telemetry.clock import StepClock
 from tfamp.telemetry.figures import EpochFigures, RunFigures
 from tfamp.telemetry.keras_readers import reader_of
+from tfamp.telemetry.loop_metrics import LoopMetrics
 from tfamp.telemetry.non_finite import NonFiniteWatch
 from tfamp.telemetry.optimizer_readers import OptimizerReader
 from tfamp.telemetry.row_files import RowFiles
 from tfamp.telemetry.totals import OptimizerTotals
-
-
-class LoopMetrics(Protocol):
-    """What a loop itself knows of its steps: losses, accuracies, other metrics."""
-
-    def wait(self) -> None:
-        """Waits for the device to have done all steps so far."""
-
-    def take(self, has_losses: bool) -> Mapping[int, Mapping[str, float]]:
-        """The figures of the steps since the last mark, by step; waits for the device.
-
-        Args:
-            has_losses: Whether the rows have each step's own loss already.
-        """
 
 
 class Recorder:
@@ -115,6 +103,7 @@ class Recorder:
         optimizers: Mapping[str, keras.optimizers.Optimizer],
         metrics: LoopMetrics,
         steps_per_execution: int = 1,
+        underflow: UnderflowMeter | None = None,
     ) -> None:
         """Opens the files for a phase.
 
@@ -122,6 +111,7 @@ class Recorder:
             optimizers: The phase's optimizers by name; one alone has the name "".
             metrics: What the loop knows of its steps.
             steps_per_execution: Steps that one call of the device takes.
+            underflow: The phase's underflow meter, if there is one.
         """
         # An exception that was caught may have ended the phase before.
         self.close()
@@ -129,8 +119,9 @@ class Recorder:
             name: reader_of(optimizer, self.figures.optimizers.get(name))
             for name, optimizer in optimizers.items()
         }
-        self._metrics = metrics
+        self._metrics, self._underflow = metrics, underflow
         waits = [reader.longest_wait(steps_per_execution) for reader in self._readers.values()]
+        waits.append(underflow.longest_wait if underflow else None)
         self._mark_every = min([self.log_every, *(wait for wait in waits if wait)])
         self._device = memory.training_device()
         self.files.open()
@@ -266,10 +257,16 @@ class Recorder:
         for step, given in known.items():
             rows[step] = rows.get(step, {}) | dict(given)
         epoch = self.figures.epoch.number
+        measured = {each.step: each for each in self._underflow.read()} if self._underflow else {}
+        for step, each in measured.items():
+            rows[step] = rows.get(step, {}) | each.figures()
         for step in sorted(rows):
             if rows[step]:
                 self.files.write_step(step, epoch, rows[step])
                 self.non_finite.see(step, epoch, rows[step])
+            if step in measured:
+                self.files.write_underflow(step, epoch, measured[step])
+                self.figures.underflow.add(measured[step])
         # A step that broke off before its end was counted may have been taken all the same.
         self._read_to = self.figures.step = max([self.figures.step, *rows])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tfamp.precision.underflow_found import Measured
 from tfamp.run import records
 from tfamp.run.directory import RunDirectory
 from tfamp.telemetry import tensorboard as dashboard
@@ -43,6 +44,11 @@ class RowFiles:
         self._events.write_epoch(step, row)
         self.last_epoch_row = row
         self._rows.flush()
+
+    def write_underflow(self, step: int, epoch: int, measured: Measured) -> None:
+        """Writes what the underflow meter found in a step, layer by layer."""
+        self._rows.write("underflow", step, epoch, measured.row())
+        self._events.write_underflow(step, measured)
 
     def write_event(self, step: int, epoch: int, name: str, values: dict[str, Any]) -> None:
         """Writes that something happened."""

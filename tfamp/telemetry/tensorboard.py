@@ -21,9 +21,12 @@ from tensorboard.plugins.hparams import summary_v2 as hparams_summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from tfamp.precision.underflow_counts import FIRST_EXPONENT
+from tfamp.precision.underflow_found import Measured
 from tfamp.run import records
 from tfamp.run.belongings import EVENT_SUFFIX
 from tfamp.run.config import HPARAMS
+from tfamp.telemetry import summaries
 
 _SCALARS = SummaryMetadata(
     plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=1
@@ -32,6 +35,14 @@ _SCALARS = SummaryMetadata(
 # A tag that only TensorBoard has: its HParams tab reads the figures of the folder alone that holds
 # the session.
 HPARAMS_ACCURACY = "hparams/validation_accuracy"
+
+# Of the underflow meter, before a layer's name.
+LOST_BY_LAYER = "underflow_by_layer/"
+EXPONENTS_BY_LAYER = "gradient_exponents/"
+_EXPONENTS = (
+    "Entries of the gradient by floor(log2 of their size), the loss scale divided out. Zeros are "
+    "left out; the first and the last bin have all beyond them."
+)
 
 
 class ScalarWriter:
@@ -107,6 +118,17 @@ class RunEvents:
         for writer, values in ((self._train, train), (self._validation, validation)):
             writer.write(step, values)
             writer.flush()
+
+    def write_underflow(self, step: int, measured: Measured) -> None:
+        """Writes each layer's share of lost gradient entries, and its gradient's exponents."""
+        layers = measured.layers.items()
+        fractions = {name: each.lost_fraction for name, each in layers}
+        self._train.write(step, {LOST_BY_LAYER + name: each for name, each in fractions.items()})
+        for name, each in layers:
+            tag = EXPONENTS_BY_LAYER + name
+            self._train.write_summary(
+                summaries.exponents(tag, FIRST_EXPONENT, each.exponents, _EXPONENTS), step
+            )
 
     def close(self) -> None:
         """Flushes and closes both files."""

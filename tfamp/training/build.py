@@ -109,6 +109,11 @@ def build(config: Config, start_step: int = 0) -> BuiltRun:
             f"{setting(name, getattr(config, name))}, but no layer of {config.model} computes in "
             f"float16. Leave {setting(name)} out."
         )
+    if not has_float16 and config.underflow_every is not None:
+        raise InputError(
+            f"{setting('underflow_every', config.underflow_every)}, but no layer of {config.model} "
+            f"computes in float16, so nothing underflows. Leave {setting('underflow_every')} out."
+        )
     asked_steps = config.steps_per_epoch
     config = dataclasses.replace(
         config,
@@ -130,6 +135,13 @@ def build(config: Config, start_step: int = 0) -> BuiltRun:
         )
     _compile(model, config, has_float16)
     calls_scale_loss = own_step.calls_scale_loss(config, model, data.train.element_spec)
+    if config.underflow_every is not None and not calls_scale_loss:
+        raise InputError(
+            f"{setting('underflow_every', config.underflow_every)}, but the train_step of "
+            f"{config.model} never calls self.optimizer.scale_loss(loss), so what float16 loses of "
+            "its gradient cannot be seen. Take the gradient of what that returns, or leave "
+            f"{setting('underflow_every')} out."
+        )
     if model.optimizer.is_scaling and not calls_scale_loss:
         _compile(model, own_step.unscaled(config), has_float16)
     _build_optimizer(model)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfamp.precision import keras_internals
 from tfamp.precision.moving_averages import keeping_averages
+from tfamp.precision.underflow import UnderflowMeter
 from tfamp.training.step import Step
 
 
@@ -19,15 +20,23 @@ class CustomLoop:
     Args:
         model: A compiled model with an optimizer of tfamp's; `compile` chose the optimizer, XLA
             and the steps per execution.
+        underflow: An underflow meter to place around each step; `begin` of it is called by the
+            callback that has it.
     """
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(self, model: keras.Model, underflow: UnderflowMeter | None = None) -> None:
         self.model = model
         self._strategy = model.distribute_strategy
         self._step = keeping_averages(Step(model), model)
+        jit_compile = model.jit_compile
+        if underflow:
+            # Both are compiled apart; not so with several replicas, which are one function.
+            is_split = jit_compile and self._strategy.num_replicas_in_sync == 1
+            self._step = underflow.around(self._step, jit_compile=is_split)
+            jit_compile = jit_compile and not is_split
         # AutoGraph would rewrite the optimizer's code too: it finds nothing and takes seconds.
         one_step = tf.autograph.experimental.do_not_convert(self._on_each_replica)
-        self._one_step = tf.function(one_step, jit_compile=model.jit_compile)
+        self._one_step = tf.function(one_step, jit_compile=jit_compile)
         self._some_steps = tf.function(self._steps)
 
     def _on_each_replica(self, batch: tuple[tf.Tensor, ...]) -> None:

@@ -118,6 +118,8 @@ def _telemetry(run: BuiltRun, directory: RunDirectory) -> PrecisionTelemetry:
         directory.path,
         log_every=run.config.log_every,
         batch_size=run.config.batch_size,
+        underflow_every=run.config.underflow_every,
+        underflow_of=run.config.underflow_of,
         owns_result=False,
     )
     telemetry.recorder.files.hparams = description.hparams(run)
@@ -153,7 +155,7 @@ def _train(
         verbose=0,
     )
     if config.loop == "custom":
-        CustomLoop(model).run(
+        CustomLoop(model, telemetry.underflow).run(
             data.train, data.validation, config.epochs, run.steps_per_epoch, listed
         )
     else:
