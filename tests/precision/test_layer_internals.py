@@ -93,6 +93,20 @@ def test_without_it_float16_drops_other_entries():
     assert np.any(half != single)
 
 
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_variable_of_float32_has_a_gradient_that_float32_does_not_hold(traced):
+    x = tf.Variable([3.0])
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            y = tf.reduce_sum(tf.cast(x, tf.float64) / 3)
+        return tape.gradient(y, x)
+
+    with layer_internals.gradients_in_float64():
+        found = tf.function(gradient, autograph=False)() if traced else gradient()
+    assert found.numpy()[0] == 1 / 3
+
+
 def test_every_tape_goes_back_in_float64():
     x = tf.Variable([3.0])
 
