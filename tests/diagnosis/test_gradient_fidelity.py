@@ -8,8 +8,13 @@ import pytest
 import tensorflow as tf
 
 import tfamp
+from tests.marks import slow
+from tests.messages import says
+from tfamp.diagnosis.non_finite import NonFiniteReference
+from tfamp.run.errors import InputError
 from tfamp.run.fidelity import Fidelity, Window
 
+FLOAT16 = ("mixed_float16",)
 RANDOM = np.random.default_rng(0)
 
 
@@ -122,31 +127,30 @@ def error_of(found, reference):
     return np.linalg.norm(found - reference) / np.linalg.norm(reference)
 
 
-def test_a_computation_by_hand_agrees():
-    model = dense_net("float32")
+@pytest.mark.parametrize("is_mixed", [True, slow(False)])
+def test_a_computation_by_hand_agrees(is_mixed):
+    model = dense_net("mixed_float16" if is_mixed else "float32")
     inputs, targets = normal(16, 6), 1e-3 * normal(16, 3)
-    wide, half = dense_net("float64"), dense_net("mixed_float16")
+    # The head of a model in float32 all over goes to float16 with the others.
+    half = dense_net("mixed_float16", head="float32" if is_mixed else "mixed_float16")
+    wide = dense_net("float64")
     for other in (wide, half):
         other.set_weights(model.get_weights())
     reference = by_hand(wide, inputs.astype(np.float64), targets)
-    # The head of a model in float32 all over goes to float16 with the others.
-    half_all = dense_net("mixed_float16", head="mixed_float16")
-    half_all.set_weights(model.get_weights())
 
     def loss(targets, outputs):
         return tf.reduce_mean((tf.cast(targets, outputs.dtype) - outputs) ** 2)
 
-    for given, float16 in ((half, half), (model, half_all)):
-        fidelity = tfamp.gradient_fidelity(given, loss, [(inputs, targets)], log2_scales=[0, 7])
-        for k in (0, 7):
-            found = by_hand(float16, inputs, targets, 2.0**k)
-            expected = error_of(found, reference)
-            assert at(fidelity.precisions, k).relative_error == pytest.approx(expected, rel=1e-6)
-            for place, name in enumerate(("first", "second", "head")):
-                some = slice(2 * place, 2 * place + 2)
-                expected = error_of(found[some], reference[some])
-                figure = at(layer(fidelity, name).points, k).relative_error
-                assert figure == pytest.approx(expected, rel=1e-6)
+    fidelity = tfamp.gradient_fidelity(model, loss, [(inputs, targets)], log2_scales=[0, 7])
+    for k in (0, 7):
+        found = by_hand(half, inputs, targets, 2.0**k)
+        expected = error_of(found, reference)
+        assert at(fidelity.precisions, k).relative_error == pytest.approx(expected, rel=1e-6)
+        for place, name in enumerate(("first", "second", "head")):
+            some = slice(2 * place, 2 * place + 2)
+            expected = error_of(found[some], reference[some])
+            figure = at(layer(fidelity, name).points, k).relative_error
+            assert figure == pytest.approx(expected, rel=1e-6)
 
 
 class Subclassed(keras.Model):
@@ -187,7 +191,8 @@ def two_outputs_two_inputs():
 
 
 @pytest.mark.parametrize(
-    ("build", "num_with_weights"), [(subclassed, 3), (nested, 2), (two_outputs_two_inputs, 3)]
+    ("build", "num_with_weights"),
+    [(subclassed, 3), slow(nested, 2), slow(two_outputs_two_inputs, 3)],
 )
 def test_models_of_other_forms(build, num_with_weights):
     model, inputs, targets = build()
@@ -207,3 +212,243 @@ def test_models_of_other_forms(build, num_with_weights):
         (now == then).all() for now, then in zip(map(np.array, model.weights), before, strict=True)
     )
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def one_layer_each(**units):
+    """A float16 layer per name, each with inputs and an output of its own."""
+    inputs = [keras.Input((n,), name=f"in_{name}") for name, n in units.items()]
+    outputs = [
+        keras.layers.Dense(n, use_bias=False, name=name)(each)
+        for each, (name, n) in zip(inputs, units.items(), strict=True)
+    ]
+    return keras.Model(inputs, outputs)
+
+
+def linear_losses(targets, outputs):
+    return tf.add_n([linear_loss(t, y) for t, y in zip(targets, outputs, strict=True)])
+
+
+def test_two_layers_that_contradict_each_other_are_named_and_one_is_cured():
+    """One needs 2^16, another overflows above 2^8."""
+    model = one_layer_each(small=16, large=16)
+    eye = np.eye(16, dtype=np.float32)
+    random = RANDOM.uniform(1, 1.9, size=(16, 16)).astype(np.float32)
+    targets = [random * 2.0**-31, random * 2.0**7]
+    fidelity = tfamp.gradient_fidelity(
+        model, linear_losses, [([eye, eye], targets)], precisions=FLOAT16
+    )
+    small, large = layer(fidelity, "small"), layer(fidelity, "large")
+    assert large.window == Window(log2_min=0, log2_max=8)
+    # All numbers normal from 2^17 on; there the rounding error is 2.8e-4, half of it at 2^16.
+    assert small.window.log2_min in (16, 17) and small.window.is_open
+    assert fidelity.window is None
+    assert says(fidelity.why, "small", "large", "2^8", "float32")
+    advice = fidelity.advice
+    assert len(advice.float32_layers) == 1
+    assert advice.float32_layers[0].split("/")[-1] in ("small", "large")
+    assert advice.static_scale is not None
+    assert any(flag.startswith("--float32_layers=^") for flag in advice.flags)
+
+
+def test_overflow_that_begins_below_scale_1():
+    model = one_layer_each(dense=8)
+    eye = np.eye(8, dtype=np.float32)
+    targets = [np.full((8, 8), 2.0**20, np.float32)]
+    fidelity = tfamp.gradient_fidelity(
+        model, lambda t, y: linear_loss(tf.reshape(t, [8, 8]), tf.reshape(y, [8, 8])),
+        [(eye, targets[0])], precisions=FLOAT16,
+    )  # fmt: skip
+    scales = [p.log2_scale for p in fidelity.precisions]
+    assert scales == list(range(-24, 25))
+    # A power of two is exact down to the smallest subnormal number, 2^-24.
+    assert fidelity.window == Window(log2_min=-24, log2_max=-5)
+    assert fidelity.advice.expected_skips == 20
+    assert fidelity.window.holds(fidelity.advice.static_scale, fidelity.advice.initial_scale)
+
+
+def test_an_output_that_overflows_is_named_and_cured():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(4, use_bias=False, name="hidden")(inputs)
+    large = keras.layers.Rescaling(1e6, name="large")(hidden)
+    model = keras.Model(inputs, keras.layers.Rescaling(1e-6, dtype="float32", name="back")(large))
+    keras.config.set_dtype_policy("mixed_float16")
+    for each in model.layers[1:3]:
+        each.dtype_policy = keras.DTypePolicy("mixed_float16")
+    keras.config.set_dtype_policy("float32")
+    fidelity = tfamp.gradient_fidelity(
+        model, "mse", [(normal(8, 4), normal(8, 4))], precisions=FLOAT16, log2_scales=[0, 8]
+    )
+    assert fidelity.window is None
+    assert says(fidelity.why, "large", "way forward")
+    assert [path.split("/")[-1] for path in fidelity.advice.float32_layers] == ["large"]
+    assert fidelity.advice.static_scale is not None
+
+
+@pytest.mark.slow
+def test_a_gradient_that_is_zero_in_part():
+    inputs = keras.Input((6, 6, 2))
+    x = keras.layers.Conv2D(3, 3, name="conv")(inputs)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    x = keras.layers.Activation("tanh")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
+    before = [np.array(w) for w in model.weights]
+    # The bias, which counts together with the kernel.
+    fidelity = tfamp.gradient_fidelity(
+        model, "mse", [(normal(4, 6, 6, 2), normal(4, 2))], log2_scales=[0, 10]
+    )
+    assert at(layer(fidelity, "conv").points, 10).relative_error < 0.05
+    assert fidelity.window == Window(log2_min=0, log2_max=10, is_open=True)
+    for weight, value in zip(model.weights, before, strict=True):
+        assert (np.array(weight) == value).all()
+
+
+class Bias(keras.layers.Layer):
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(shape[-1],), name="bias")
+
+    def call(self, inputs):
+        return inputs + self.bias
+
+
+def test_a_layer_whose_gradient_is_zero_takes_no_part():
+    inputs = keras.Input((5,))
+    x = keras.layers.Dense(4, use_bias=False, name="dense")(inputs)
+    x = Bias(name="zero")(x)
+    x = keras.layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Activation("tanh")(x)))
+    fidelity = tfamp.gradient_fidelity(
+        model, "mse", [(normal(32, 5), normal(32, 2))], log2_scales=[0, 10]
+    )
+    zero = layer(fidelity, "zero")
+    assert zero.window is None and says(zero.why, "zero up to rounding")
+    assert at(zero.points, 10).relative_error < 0.05
+    assert at(zero.points, precision="float32").relative_error < 1e-4
+    assert fidelity.window == Window(log2_min=0, log2_max=10, is_open=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "where"), [("inputs", "inputs"), ("targets", "targets"), ("weights", "d/kernel")]
+)
+def test_a_loss_that_is_not_finite_in_float64_is_no_fault_of_a_precision(part, where):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    inputs, targets = normal(4, 3), normal(4, 2)
+    if part == "inputs":
+        inputs[1, 1] = np.nan
+    elif part == "targets":
+        targets[0, 0] = np.inf
+    else:
+        model.layers[-1].kernel.assign(np.full((3, 2), np.inf))
+    with pytest.raises(NonFiniteReference) as raised:
+        tfamp.gradient_fidelity(model, "mse", [(inputs, targets)])
+    assert raised.value.where.endswith(where)
+    assert says(str(raised.value), "float64", where)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_where_a_loss_that_is_not_finite_starts():
+    inputs = keras.Input((3,))
+    log = keras.layers.Lambda(lambda x: tf.math.log(x), name="log")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1)(log))
+    with pytest.raises(NonFiniteReference) as raised:
+        tfamp.gradient_fidelity(model, "mse", [(-np.ones((2, 3)), np.ones((2, 1)))])
+    assert raised.value.where == "log"
+
+
+def test_a_gradient_that_is_not_finite_starts_on_the_way_back():
+    inputs = keras.Input((3,))
+    dense = keras.layers.Dense(3, kernel_initializer="zeros", name="dense")(inputs)
+    root = keras.layers.Lambda(lambda x: tf.sqrt(x), name="root")(dense)
+    model = keras.Model(inputs, root)
+    with pytest.raises(NonFiniteReference) as raised:
+        tfamp.gradient_fidelity(model, "mse", [(np.ones((2, 3)), np.ones((2, 3)))])
+    assert raised.value.where.endswith("dense")
+    assert says(str(raised.value), "finite loss")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"precisions": ()}, ("precisions=()", "mixed_float16")),
+        ({"precisions": ["float16"]}, ("precisions", "float16", "mixed_float16")),
+        ({"precisions": ["mixed_float61"]}, ("mixed_float61", "mixed_float16", "precisions")),
+        ({"log2_scales": []}, ("log2_scales=()", "whole numbers")),
+        ({"log2_scales": [0.5]}, ("log2_scales", "0.5")),
+        ({"log2_scales": [True]}, ("log2_scales", "True")),
+        ({"log2_scales": [400]}, ("log2_scales", "400", "100")),
+        ({"log2_scales": 7}, ("log2_scales=7", "range(25)")),
+        ({"batches": []}, ("batches=[]", "(inputs, targets)")),
+        ({"batches": [np.ones((2, 3))]}, ("batches", "batch 0", "ndarray")),
+        ({"batches": [(np.ones((2, 3)),)]}, ("batches", "tuple of 1")),
+        ({"batches": [(np.ones((0, 3)), np.ones((0, 2)))]}, ("batches", "no examples")),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, said):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    given = {"batches": [(np.ones((2, 3)), np.ones((2, 2)))]} | arguments
+    with pytest.raises(InputError) as raised:
+        tfamp.gradient_fidelity(model, "mse", given.pop("batches"), **given)
+    assert says(str(raised.value), *said)
+
+
+def test_without_float16_there_is_no_window_and_no_advice():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    batches = [(normal(4, 3), normal(4, 2)), (normal(2, 3), normal(2, 2))]
+    fidelity = tfamp.gradient_fidelity(model, "mse", batches, precisions=["mixed_bfloat16"])
+    assert [p.precision for p in fidelity.precisions] == ["mixed_bfloat16"]
+    assert fidelity.window is fidelity.error_budget is fidelity.advice is None
+    assert says(fidelity.why, "mixed_float16")
+    assert fidelity.num_batches == 2
+
+
+@pytest.mark.slow
+def test_batches_pool():
+    """Two batches of one example each beside what each has alone."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    batches = [(normal(4, 3), normal(4, 2)), (10 * normal(4, 3), normal(4, 2))]
+
+    def squares(batches):
+        fidelity = tfamp.gradient_fidelity(model, "mse", batches, precisions=["mixed_bfloat16"])
+        point = at(fidelity.precisions, precision="mixed_bfloat16")
+        histogram = layer(fidelity, "d").weight_exponents
+        return point.relative_error**2, sum(histogram.counts) + histogram.zeros
+
+    (first, count), (second, _), (both, both_count) = (
+        squares(batches[:1]), squares(batches[1:]), squares(batches)
+    )  # fmt: skip
+    assert min(first, second) < both < max(first, second)
+    assert (count, both_count) == (8, 16)
+
+
+def test_the_budget_adds_up(linear):
+    budget = linear.error_budget
+    # Inputs and weights are exact in float16: nothing is rounded on the way forward.
+    assert (budget.forward, budget.backward) == (0, 0)
+    assert budget.best_log2_scale == 6
+    at_1 = at(linear.precisions, 0).relative_error
+    assert budget.underflow_at_scale_1 == pytest.approx(at_1)
+    assert [each.path.split("/")[-1] for each in budget.layers] == ["dense"]
+    assert budget.num_examples == 23
+
+
+def test_layers_are_ranked_by_what_their_float32_removes():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(6, name="exact", kernel_initializer="identity", use_bias=False),
+            keras.layers.Dense(6, name="rough", activation="tanh"),
+            keras.layers.Dense(1, dtype="float32", name="head"),
+        ]
+    )
+    inputs = RANDOM.integers(-8, 8, (16, 6)).astype(np.float32)
+    fidelity = tfamp.gradient_fidelity(
+        model, "mse", [(inputs, normal(16, 1))], precisions=FLOAT16, log2_scales=[10]
+    )
+    budget = fidelity.error_budget
+    assert budget.layers[0].path.split("/")[-1] in ("rough", "head")
+    assert budget.layers[0].removed > 0.2
+    removed = [each.removed for each in budget.layers]
+    assert removed == sorted(removed, reverse=True)
+    for each in budget.layers:
+        assert each.removed == pytest.approx(
+            1 - each.relative_error / at(fidelity.precisions, 10).relative_error, abs=1e-3
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +17,13 @@ from tfamp.run.fidelity import ErrorBudget, RankedLayer
 
 # What ranking may cost, in entries of layers' outputs that are made: a pass per layer, in each of
 # which a layer costs so many entries whatever their number. About 20 s on two CPU cores.
-RANKING_COST = 1.2e9
-COST_OF_A_CALL = 50_000
+RANKING_COST = 7e8
+COST_OF_A_CALL = 100_000
 # Fewer say little of a batch, and BatchNormalization has no variance of one.
 FEWEST_EXAMPLES = 2
+
+# What an eager pass leaves to Python's garbage collector holds activations.
+_PASSES_PER_COLLECTION = 8
 
 Gradients = Mapping[str, np.ndarray]
 
@@ -32,35 +35,6 @@ class Parts(NamedTuple):
     forward: float
     backward: float
     underflow: float
-
-
-def measured(
-    probe: Probe, batches: Sequence[Any], half: Precision, best: int, say: Callable[[str], None]
-) -> Parts:
-    """Splits the error by passes that round on one of the two ways only.
-
-    Args:
-        probe: Takes the passes, eagerly, as each precision is used once.
-        batches: On which.
-        half: The precision that is judged.
-        best: log2 of its best scale.
-        say: Is told what goes on.
-    """
-    sums = np.zeros(4)
-    forward_only = dataclasses.replace(half, only_forward=True)
-    for batch in batches:
-        say("the error's parts")
-        reference = _gradients(probe, batch, reference_precision(probe))
-        forward = _gradients(probe, batch, forward_only)
-        whole = _gradients(probe, batch, half, best)
-        unscaled = _gradients(probe, batch, half, 0)
-        sums += (
-            _squares(reference),
-            _distance(forward, reference),
-            _distance(whole, forward),
-            _distance(unscaled, whole),
-        )
-    return Parts(*map(float, sums))
 
 
 def budget(
@@ -120,6 +94,8 @@ def ranked(
     for number, path in enumerate(paths):
         say(f"layer {number + 1} of {len(paths)} alone in float32")
         after = error((path,))
+        if number % _PASSES_PER_COLLECTION == 0:
+            gc.collect()
         removed = None if None in (before, after) or not before else 1 - after / before  # type: ignore[operator]
         found.append(RankedLayer(path=path, relative_error=after, removed=removed))
     return sorted(found, key=lambda each: -math.inf if each.removed is None else -each.removed)

@@ -129,8 +129,7 @@ def _error_budget(
         limits.append("No error budget: at no scale is the whole gradient finite.")
         return ErrorBudget(forward=None, backward=None, underflow_at_scale_1=None)
     best = min(known, key=lambda scale: (known[scale], scale))
-    half = sweep.precision(HALF)
-    parts = budget.measured(sweep.probe, sweep.batches, half, best, say)
+    parts = budget.Parts(*sweep.parts_of_error(best))
     paths = cure.half_layers(sweep)
     batch = sweep.batches[0]
     size = _num_examples(batch)
@@ -209,6 +208,11 @@ def _checked_precisions(precisions: Iterable[str]) -> list[str]:
             f"{setting('precisions', ())}: it must name one or more of {', '.join(DTYPES)}."
         )
     for name in names:
+        if f"mixed_{name}" in DTYPES:
+            raise InputError(
+                f"{setting('precisions')}: {name!r} would have weights of 16 bits too, which is "
+                f"not measured. Set 'mixed_{name}'."
+            )
         if name not in DTYPES:
             raise unknown_name("precision", str(name), DTYPES, "precisions")
     return [name for name in DTYPES if name in names]

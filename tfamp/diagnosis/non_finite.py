@@ -41,13 +41,12 @@ def check_reference(model: keras.Model, batch: Sequence[Any], taken: Mapping[str
     calls = taken["calls"]
     # The last that returned is the first on the way back.
     backwards = [key for key in reversed(taken["order"]) if _bad(calls[key].get("non_finite"))]
-    weights = [place for place, g in taken["weights"].items() if not np.isfinite(g).all()]
+    weights = [key for key, g in taken["weights"].items() if not np.isfinite(g).all()]
     if np.isfinite(loss) and not backwards and not weights:
         return
     where, said = _start(model, batch, taken)
     if np.isfinite(loss) and where == "loss":
-        variable = model.trainable_variables[int(weights[0])].path if weights else None
-        where = path_in(backwards[0]) if backwards else str(variable)
+        where = path_in((backwards or weights)[0])
         raise NonFiniteReference(
             f"The gradient is NaN or infinite in float64 too, with a finite loss of {loss:g}: no "
             f"precision is at fault. On the way back it starts at {where!r}. Look for what has no "

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from tfamp.diagnosis import comparing, tally
+from tfamp.diagnosis import comparing, sums, tally
 from tfamp.diagnosis.comparing import path_in
 from tfamp.diagnosis.non_finite import check_reference
 from tfamp.diagnosis.probe import Precision, Probe
@@ -113,7 +114,7 @@ class Sweep:
         self.say(" ".join(filter(None, (said, "float64, the reference"))))
         # Not to the host: its gradients are given to the passes that are compared with it.
         taken = self.probe.run_on_device(
-            batch, reference_precision(self.probe), read=comparing.read_reference, eager=True
+            batch, reference_precision(self.probe), read=comparing.read_reference
         )
         check_reference(self.model, batch, taken)
         return _Reference(taken)
@@ -121,33 +122,76 @@ class Sweep:
     def _compared(
         self, batch: Any, setting: Setting, reference: _Reference
     ) -> tuple[dict[str, Tally], dict[str, Tally]]:
-        name, log2_scale = setting
+        name = setting[0]
         precision = self.precision(name)
+        taken = self._taken(batch, setting, reference, reference.weights)
+        self._note_left_out(name, reference, taken)
+        by_layer: dict[str, list[Tally]] = {}
+        for key, vector in taken["weights"].items():
+            path = path_in(key)
+            computes_in = precision.computes_in.get(path, "float32")
+            by_layer.setdefault(path, []).append(tally.of_weight(vector.numpy(), computes_in))
+        calls: dict[str, list[Tally]] = {}
+        for key, vector in taken["calls"].items():
+            calls.setdefault(path_in(key), []).append(
+                tally.of_call(vector.numpy(), reference.exponents[key], reference.squares[key])
+            )
+        return _each_pooled(by_layer), _each_pooled(calls)
+
+    def _taken(
+        self, batch: Any, setting: Setting, reference: _Reference, weights: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        name, log2_scale = setting
         factors: dict[str, Any] = {
             key: comparing.factors_for(log2_scale or 0, exponent)
             for key, exponent in reference.exponents.items()
         }
         factors["weights"] = np.float64(2.0 ** -(log2_scale or 0))
-        taken = self.probe.run(
+        return self.probe.run_on_device(
             batch,
-            precision,
+            self.precision(name),
             scale=2.0 ** (log2_scale or 0),
             read=comparing.read_compared,
-            given=(reference.weights, reference.blocks, factors),
+            given=(weights, reference.blocks, factors),
             eager=self.is_eager,
         )
-        self._note_left_out(name, reference, taken)
-        by_layer: dict[str, list[Tally]] = {}
-        for key, sums in taken["weights"].items():
-            path = path_in(key)
-            computes_in = precision.computes_in.get(path, "float32")
-            by_layer.setdefault(path, []).append(tally.of_weight(sums, computes_in))
-        calls: dict[str, list[Tally]] = {}
-        for key, sums in taken["calls"].items():
-            calls.setdefault(path_in(key), []).append(
-                tally.of_call(sums, reference.exponents[key], reference.squares[key])
+
+    def parts_of_error(self, best: int) -> list[float]:
+        """Splits mixed_float16's error, by a pass that rounds on the way forward only.
+
+        Args:
+            best: log2 of the best scale.
+
+        Returns:
+            Squared L2 norms over all batches: of the reference's gradient, of its difference from
+            that of the way forward alone, of that one's from the gradient at the best scale, and of
+            that one's from the gradient at scale 1.
+        """
+        forward_only = dataclasses.replace(self.precision(HALF), only_forward=True)
+        parts = np.zeros(4)
+        for batch in self.batches:
+            reference = self._reference(batch, "")
+            self.say(f"{HALF}, the way forward only")
+            forward = self.probe.run_on_device(batch, forward_only, read=comparing.read_weights)
+            self.say(f"{in_words((HALF, best))}, beside the way forward")
+            at_best = self._taken(batch, (HALF, best), reference, forward)
+            unscaled = {
+                key: tf.cast(gradient, tf.float64) * 2.0**-best
+                for key, gradient in at_best["gradients"].items()
+            }
+            self.say(f"{in_words((HALF, 0))}, beside 2^{best}")
+            at_one = self._taken(batch, (HALF, 0), reference, unscaled)
+            parts += (
+                sum(sums.squares(g) for g in reference.weights.values()),
+                sum(
+                    sums.squares(forward[key] - gradient)
+                    for key, gradient in reference.weights.items()
+                    if key in forward
+                ),
+                _squared_error(at_best),
+                _squared_error(at_one),
             )
-        return _each_pooled(by_layer), _each_pooled(calls)
+        return [float(part) for part in parts]
 
     def _note_left_out(self, name: str, reference: _Reference, taken: Mapping[str, Any]) -> None:
         lacking = sorted({path_in(key) for key in set(reference.blocks) - set(taken["calls"])})
@@ -231,6 +275,11 @@ def _each_pooled(tallies: Mapping[str, Sequence[Tally]]) -> dict[str, Tally]:
 def _pooled(parts: Sequence[Mapping[str, Tally]]) -> dict[str, Tally]:
     paths = dict.fromkeys(path for part in parts for path in part)
     return _each_pooled({path: [part[path] for part in parts if path in part] for path in paths})
+
+
+def _squared_error(taken: Mapping[str, Any]) -> float:
+    place = sums.SUMS.index("squared_error")
+    return sum(float(vector[place]) for vector in taken["weights"].values())
 
 
 def in_words(setting: Setting) -> str:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfamp.diagnosis.comparing import FORMATS, SUMS, WEIGHT_SUMS
 from tfamp.diagnosis.float_bits import BIAS
+from tfamp.diagnosis.sums import FORMATS, SUMS, WEIGHT_SUMS
 from tfamp.run.fidelity import Histogram, Point
 
 # Half the distance of two neighbours at 1, by what a pass computed in.
