@@ -161,8 +161,9 @@ def _write(fidelity: Fidelity, out: Path, past: PastRun | None) -> None:
     from tfamp.diagnosis import fidelity_events
     from tfamp.reporting.pages import fidelity_page
 
-    files = fidelity_page.write(fidelity, out)
+    # First: what took minutes is there to be read also where it cannot be written.
     fidelity.show()
+    files = fidelity_page.write(fidelity, out)
     print(f"Page: {out / 'fidelity.html'}; beside it fidelity.md, fidelity.json and pictures/.")
     if past is None:
         return

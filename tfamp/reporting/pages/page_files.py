@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -81,12 +81,13 @@ def check(name: str, patterns: Sequence[str], out: Path) -> None:
             above = above.parent
         if not above.is_dir():
             raise InputError(f"{above} is a file. {writable}")
-        if not os.access(above, os.R_OK | os.W_OK | os.X_OK):
-            raise InputError(f"Cannot read and write in {above}. {writable}")
-        _refuse_foreign_files(name, patterns, out)
+        # A file without a name, which is gone when it is closed: asking for permission tells
+        # nothing of a folder that takes no files.
+        with tempfile.TemporaryFile(dir=above):
+            _refuse_foreign_files(name, patterns, out)
     except OSError as error:
         raise InputError(
-            f"Cannot read {error.filename or out}: {error.strerror or error}. {writable}"
+            f"Cannot write in {above}: {error.strerror or error}. {writable}"
         ) from error
 
 
