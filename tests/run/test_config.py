@@ -316,7 +316,7 @@ def test_what_shapes_a_scale_that_is_chosen(flag):
         return
     # Two that say where it starts: neither wins.
     message = refused([flag], **values)
-    given = ("--initial_loss_scale", "--loss_scale=auto", "chooses")
+    given = ("--initial_loss_scale", "--loss_scale=auto", "auto chooses")
     assert says(message, *given, "--loss_scale=dynamic", "--initial_loss_scale")
 
 

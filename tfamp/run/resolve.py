@@ -119,7 +119,7 @@ def _check_loss_scale(config: Config, given: Collection[str]) -> None:
             f"Set {setting('policy')} to one of {', '.join(FLOAT16_POLICIES)}, or leave {idle} out."
         )
     for came in (setting(name) for name in shaping if not shapes(name, config.loss_scale)):
-        why = "which chooses it" if config.loss_scale == "auto" else "it has no effect there"
+        why = "auto chooses it" if config.loss_scale == "auto" else "it has no effect there"
         raise InputError(
             f"{came} with {loss_scale}: {why}. Set "
             f"{setting('loss_scale', 'dynamic')}, or leave {came} out."
