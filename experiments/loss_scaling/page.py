@@ -23,6 +23,7 @@ from types import ModuleType
 from experiments import held_text
 from experiments.loss_scaling import (
     told_formats,
+    told_models,
     told_readme,
     told_scalers,
     told_steps,
@@ -37,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "experiments" / "loss_scaling.md"
 # Its benchmarks and sweeps have numbers of their own.
 README = ROOT / "experiments" / "README.md"
-TOLD = (told_formats, told_scalers, told_steps, told_without)
+TOLD = (told_formats, told_models, told_scalers, told_steps, told_without)
 
 
 def values(modules: Sequence[ModuleType] = TOLD) -> held_text.Values:
@@ -73,6 +74,7 @@ def remake(names: Sequence[str]) -> list[str]:
         started = time.monotonic()
         _run(name, step)
         _note(name, time.monotonic() - started)
+        _leave_out_this_folder(ROOT / step.makes)
     return left_out
 
 
@@ -89,6 +91,15 @@ def _note(name: str, seconds: float) -> None:
     noted = json.loads(file.read_text()) if file.exists() else {}
     noted[name] = round(seconds, 1)
     file.write_text(json.dumps({one: noted[one] for one in STEPS if one in noted}, indent=2) + "\n")
+
+
+def _leave_out_this_folder(made: Path) -> None:
+    # A committed result names no folder of a machine; a run in runs/ may.
+    if made.suffix == ".json":
+        for path in made.parent.iterdir():
+            if path.suffix in (".json", ".md"):
+                text = path.read_text(encoding="utf-8")
+                path.write_text(text.replace(f"{ROOT}{os.sep}", ""), encoding="utf-8")
 
 
 def _body(given: Given) -> int:

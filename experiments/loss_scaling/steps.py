@@ -46,9 +46,18 @@ def _train(model: str, flags: str = "") -> Step:
     )
 
 
+def _fidelity(model: str) -> Step:
+    return Step(
+        f"scripts/fidelity.sh --run={LOGDIR}/{model} --out={RESULTS}/{model}",
+        f"{RESULTS}/{model}/fidelity.json",
+    )
+
+
 STEPS = {
     "train_resnet20": _train("resnet20"),
     "train_vit_tiny": _train("vit_tiny", " --image_size=8"),
+    "fidelity_resnet20": _fidelity("resnet20"),
+    "fidelity_vit_tiny": _fidelity("vit_tiny"),
     "scalers": Step(f"{_LAB} scalers --out={RESULTS}/scalers.json", f"{RESULTS}/scalers.json"),
     "scalers_torch": Step(
         f"{_LAB} scalers --scalers=torch --out={RESULTS}/scalers.json",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.loss_scaling import page, told_steps
+from experiments.loss_scaling.__main__ import PARTS
 from experiments.loss_scaling.steps import LOGDIR, RESULTS, STEPS, Step
 from tests.messages import says
 from tfamp.run import flags as run_flags
@@ -83,6 +84,16 @@ def test_remaking_runs_what_it_can_and_notes_the_time(tmp_path, copy, monkeypatc
     assert list(noted) == ["train_resnet20", "scalers"] and noted["scalers"] == 3.0
 
 
+def test_no_folder_of_this_machine_is_left_in_a_result(tmp_path, copy, monkeypatch):
+    monkeypatch.setattr(told_steps, "DURATIONS", tmp_path / "durations.json")
+    out = tmp_path / "made" / "one.json"
+    out.parent.mkdir()
+    out.write_text(json.dumps({"command_line": [f"{tmp_path}/tfamp/fidelity.py"]}))
+    monkeypatch.setitem(STEPS, "scalers", Step("scripts/python.sh -c 1", "made/one.json"))
+    page.main(["--only=scalers"])
+    assert json.loads(out.read_text()) == {"command_line": ["tfamp/fidelity.py"]}
+
+
 def test_a_command_that_fails_ends_it(copy, monkeypatch, capsys):
     monkeypatch.setitem(STEPS, "scalers", Step("scripts/python.sh -c exit(5)", "x"))
     assert page.main(["--only=scalers"]) == 1
@@ -115,6 +126,7 @@ def test_the_training_commands_are_taken(monkeypatch):
 
 def test_every_result_is_made_by_a_command():
     made = {step.makes for step in STEPS.values()}
+    made |= {f"{RESULTS}/{part}.json" for part in PARTS}
     for path in (ROOT / RESULTS).rglob("*.json"):
         name = path.relative_to(ROOT).as_posix()
         assert path == told_steps.DURATIONS or name in made, name
