@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from tfamp.run.command import Command, Given
 from tfamp.run.errors import InputError, nearest_names
+from tfamp.training import startup
 
 
 class Part(NamedTuple):
@@ -21,13 +22,18 @@ class Part(NamedTuple):
         module: The module whose `main(arguments)` runs it and returns the exit code; it is imported
             when its part is asked for, as some take seconds.
         about: What it does.
+        trains: Whether it needs TensorFlow, which is imported quietly before the module is.
     """
 
     module: str
     about: str
+    trains: bool = False
 
 
 PARTS = {
+    "strategies": Part("strategies", "ways to choose a loss scale, compared", trains=True),
+    "failure": Part("failure", "a training that fails without a loss scale", trains=True),
+    "claim": Part("claim", "static scales below, in and above the advised window", trains=True),
     "explain": Part("explain", "what the number formats hold, and what numbers become in them"),
     "scalers": Part("scalers", "tfamp's, Keras's and PyTorch's loss scaler on the same gradients"),
     "page": Part("page", "every number of experiments/loss_scaling.md, made again or compared"),
@@ -40,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name = given[0].lstrip("-") if given else ""
     if name not in PARTS:
         return COMMAND.main(given)
+    if PARTS[name].trains:
+        startup.import_tensorflow(float16=True)
     return importlib.import_module(f"experiments.loss_scaling.{PARTS[name].module}").main(given[1:])
 
 

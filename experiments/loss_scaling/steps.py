@@ -64,4 +64,7 @@ STEPS = {
         f"{RESULTS}/scalers.json",
         needs="torch",
     ),
+    "strategies": Step(f"{_LAB} strategies --overwrite", f"{RESULTS}/strategies.json"),
+    "failure": Step(f"{_LAB} failure --overwrite", f"{RESULTS}/failure.json"),
+    "claim": Step(f"{_LAB} claim --overwrite", f"{RESULTS}/claim.json"),
 }

@@ -101,6 +101,8 @@ RULES = (
          why_not=INDEX),
     Rule(r"scripts/python\.sh -m experiments\.loss_scaling scalers.*"),
     Rule(r"scripts/python\.sh -m experiments\.loss_scaling page( --check)?", "--check"),
+    Rule(r"scripts/python\.sh -m experiments\.loss_scaling (strategies|failure|claim).*",
+         "--quick"),
     Rule(r"scripts/python\.sh experiments/(drop_in|scenarios/\w+)\.py.*"),
     Rule(r"scripts/python\.sh scripts/make_fashion_mnist_mini\.py", "--target=mini.npz",
          needs="/usr/share/datasets/fashion-mnist"),
