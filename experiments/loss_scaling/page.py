@@ -25,6 +25,7 @@ from experiments.loss_scaling import (
     told_formats,
     told_models,
     told_readme,
+    told_runs,
     told_scalers,
     told_steps,
     told_without,
@@ -38,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "experiments" / "loss_scaling.md"
 # Its benchmarks and sweeps have numbers of their own.
 README = ROOT / "experiments" / "README.md"
-TOLD = (told_formats, told_models, told_scalers, told_steps, told_without)
+TOLD = (told_formats, told_models, told_runs, told_scalers, told_steps, told_without)
 
 
 def values(modules: Sequence[ModuleType] = TOLD) -> held_text.Values:
