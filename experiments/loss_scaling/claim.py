@@ -42,6 +42,7 @@ FILE = "claim.json"
 SEEDS = (0, 1, 2)
 # Beyond both walls.
 LOG2_SCALES = range(0, 33)
+_POINT = ("log2_scale", "relative_error", "underflow_fraction", "non_finite_fraction")
 TRAINED = (0, 4, 8, 16, 20, 24, 28, 32)
 
 
@@ -132,7 +133,7 @@ def windows(workload: Workload, seed: int, log2_scales: Sequence[int]) -> dict[s
                 "window": told["window"],
                 "why": told["why"],
                 "advice": told["advice"],
-                "points": told["precisions"],
+                "points": [{key: point[key] for key in _POINT} for point in told["precisions"]],
                 "compiled_points": errors_of_compiled_step(half, batch, log2_scales),
             }
         )

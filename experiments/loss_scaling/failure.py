@@ -5,7 +5,10 @@ scripts/python.sh -m experiments.loss_scaling failure
 The detector of `detector.py`, its loss weighted 0.1 as one of several losses of a model is. Three
 seeds in float32, in mixed_float16 without a loss scale, and with tfamp's dynamic scale as it is by
 default. Every 60 steps the gradients with respect to each layer's outputs are held against
-float64's at the same weights and batch: the share that float16 makes zero.
+float64's at the same weights and batch: the share that float16 makes zero. `by_the_meter` is what a
+script sees without a float64 reference: its first steps under
+`tfamp.PrecisionTelemetry(underflow_every=...)`, whose meter takes for lost what is not zero at 2^8
+times the scale. What is lost there too it cannot tell from a zero.
 
 What it is to learn nothing is told beside it: what the head alone learns, in float32, on untrained
 convolutions; what the untrained detector finds; and what one finds that says the same of every
@@ -16,24 +19,32 @@ failure.json, failure.png and underflow_by_layer.png.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
+import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+import tfamp
 from experiments.loss_scaling import comparison, failure_pictures, options, scenes
 from experiments.loss_scaling.comparison import Cell
 from experiments.loss_scaling.results_file import ResultsFile
 from experiments.loss_scaling.scalings import DYNAMIC, FLOAT32, NONE, Scaling
 from experiments.loss_scaling.workloads import Detector
+from tfamp.precision import policy
 from tfamp.reporting.figures import picture
 from tfamp.run.command import Given
 from tfamp.run.scale_rules import ScaleRules
 
 FILE = "failure.json"
 LOSS_WEIGHT = 0.1
+METER_EVERY, METER_LOOKS = 20, 3
 SEEDS = (0, 1, 2)
 SCALINGS = (
     Scaling(FLOAT32),
@@ -65,6 +76,13 @@ def run(given: Given, folder: Path) -> None:
         for scaling in SCALINGS
         if scaling.policy != "float32"
     }
+    metered = {
+        scaling.name: results.run(
+            f"by the meter, {scaling.name}", functools.partial(by_the_meter, workload, scaling)
+        )
+        for scaling in SCALINGS
+        if scaling.policy != "float32"
+    }
     titles = {scaling.name: scaling.title for scaling in SCALINGS}
     pictures = picture.save_all(
         [
@@ -78,6 +96,7 @@ def run(given: Given, folder: Path) -> None:
             "table": rows,
             "chance": chance,
             "underflow_by_layer": underflow,
+            "by_the_meter": metered,
             "pictures": [dataclasses.asdict(one) for one in pictures],
         }
     )
@@ -92,9 +111,18 @@ def run(given: Given, folder: Path) -> None:
     for name, found in underflow.items():
         print(f"\nzero in float16, not in float64, of activation gradients, {name}:")
         for path, shares in found["layers"].items():
-            told = "  ".join("     -" if s is None else f"{s:6.1%}" for s in shares)
-            print(f"  {path:14} {told}")
+            print(f"  {path:14} {'  '.join(map(_share, shares))}")
+    for name, found in metered.items():
+        print(f"\nzero by the meter, and of these not at 2^8 times the scale, {name}:")
+        for path, layer in found["layers"].items():
+            told = zip(layer["zero_fraction"], layer["lost_fraction"], strict=True)
+            shares = "  ".join(f"{_share(zero)} {_share(lost)}" for zero, lost in told)
+            print(f"  {path:14} {shares}")
     print(f"\n{results.path}")
+
+
+def _share(value: float | None) -> str:
+    return "     -" if value is None else f"{value:6.1%}"
 
 
 def by_layer(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -132,6 +160,48 @@ def by_layer(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for path in looks[0]["underflow_by_layer"]
     }
     found = {"steps": steps, "all": over_training(lambda look: look["underflow"]), "layers": layers}
+    return comparison.rounded(found)
+
+
+def by_the_meter(workload: Detector, scaling: Scaling, seed: int = 0) -> dict[str, Any]:
+    """What the live underflow meter tells of the first steps of `fit`.
+
+    Returns:
+        `steps`, from 1; `layers`: by path and step the share of the gradient with respect to its
+        outputs that is zero, `zero_fraction`, and that is zero and is not at 2^8 times the scale,
+        `lost_fraction`, null where that cannot be told.
+    """
+    keras.utils.set_random_seed(seed)
+    with policy.global_policy(scaling.policy):
+        model = workload.build()
+    steps = min(workload.num_steps, METER_LOOKS * METER_EVERY)
+    every = min(METER_EVERY, steps)
+    workload.compile(model, scaling.optimizer(workload.optimizer(), steps))
+    first = next(workload.batches(seed))
+    data = tf.data.Dataset.from_generator(
+        functools.partial(workload.batches, seed),
+        output_signature=tuple(tf.TensorSpec(each.shape, each.dtype) for each in first),
+    )
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # That nothing scales the loss is what is shown here.
+        warnings.filterwarnings("ignore", "These layers compute in float16 and nothing scales")
+        telemetry = tfamp.PrecisionTelemetry(
+            folder, underflow_every=every, underflow_of="activations"
+        )
+        model.fit(data, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[telemetry])
+        lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == "underflow"]
+    paths = [path for path in rows[0]["layers"] if path.startswith("convolution")]
+    layers = {
+        path: {
+            "zero_fraction": [
+                row["layers"][path]["zeros"] / row["layers"][path]["entries"] for row in rows
+            ],
+            "lost_fraction": [row["layers"][path].get("lost_fraction") for row in rows],
+        }
+        for path in paths
+    }
+    found = {"steps": [row["step"] for row in rows], "layers": layers}
     return comparison.rounded(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def command(part: str, about: str, body: Callable[[Given, Path], None]) -> Comma
     """
 
     def run(given: Given) -> int:
+        # Each run has functions of its own, which it takes for a mistake.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
         folder = Path(given["out"] or (_QUICK if given["quick"] else FOLDER))
         with ctrl_c_ends("Stopped. The same command goes on from here."):
             body(given, folder)

@@ -1,15 +1,24 @@
 """A run of the lab: what its scale did, how it ended, and what was measured of its gradient."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from experiments.loss_scaling import gradient_error, training
+from experiments.loss_scaling import __main__ as lab
+from experiments.loss_scaling import (
+    failure,
+    gradient_error,
+    results_file,
+    training,
+)
 from experiments.loss_scaling.scalings import AUTO, DYNAMIC, FLOAT32, NONE, STATIC, Scaling
 from experiments.loss_scaling.workloads import Detector
 
+ROOT = Path(__file__).parents[3]
 TINY = dataclasses.replace(Detector(), **Detector.QUICK)
 
 
@@ -116,3 +125,36 @@ def test_nothing_is_told_of_weights_that_are_not_finite():
     model.set_weights([np.full(weight.shape, np.nan) for weight in model.get_weights()])
     found = gradient_error.measure(model, next(TINY.batches(0)), 1.0)
     assert set(found.values()) == {None}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "pictures"),
+    [
+        ("strategies", ["scale_over_time.png"]),
+        ("failure", ["failure.png", "underflow_by_layer.png"]),
+        ("claim", ["claim.png"]),
+    ],
+)
+def test_a_part_makes_its_results_and_then_keeps_them(part, pictures, tmp_path, capsys):
+    arguments = [part, "--quick", f"--out={tmp_path}"]
+    assert lab.main(arguments) == 0
+    told = json.loads((tmp_path / f"{part}.json").read_text())
+    assert [one["file"] for one in told["pictures"]] == pictures
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f"{part}.json", *pictures])
+    assert all(row["score"]["n"] == 1 for row in told["table"])
+    capsys.readouterr()
+    assert lab.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("was there") == len(told["table"])
+    assert json.loads((tmp_path / f"{part}.json").read_text()) == told
+
+
+def test_what_the_committed_failure_shows():
+    told = json.loads((ROOT / results_file.FOLDER / failure.FILE).read_text())
+    scores = {(row["workload"], row["scaling"]): row["score"] for row in told["table"]}
+    float32, none, dynamic = (scores["detector", each.name] for each in failure.SCALINGS)
+    # Every seed: without a scale less than half of what each finds with one, or in float32.
+    assert none["high"] < float32["low"] / 2 and none["high"] < dynamic["low"] / 2
+    lost = told["underflow_by_layer"]
+    assert min(lost["none"]["all"][1:]) > 0.99 > 0.1 > max(lost["dynamic from 2^15"]["all"][1:])
