@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
-from tfamp.diagnosis.comparing import read_weights
+from tfamp.diagnosis import sums
+from tfamp.diagnosis.comparing import read_distance, read_weights
 from tfamp.diagnosis.probe import Precision, Probe
 from tfamp.diagnosis.sweep import reference_precision
 from tfamp.run.fidelity import ErrorBudget, RankedLayer
@@ -24,8 +25,6 @@ FEWEST_EXAMPLES = 2
 
 # What an eager pass leaves to Python's garbage collector holds activations.
 _PASSES_PER_COLLECTION = 8
-
-Gradients = Mapping[str, np.ndarray]
 
 
 class Parts(NamedTuple):
@@ -82,11 +81,20 @@ def ranked(
         best: log2 of the scale.
         say: Is told what goes on.
     """
-    reference = _gradients(probe, batch, reference_precision(probe))
-    norm = math.sqrt(_squares(reference))
+    reference = probe.run_on_device(
+        batch, reference_precision(probe), read=read_weights, eager=True
+    )
+    norm = math.sqrt(sum(sums.squares(gradient) for gradient in reference.values()))
 
     def error(float32: Sequence[str]) -> float | None:
-        squares = _distance(_gradients(probe, batch, mixed(float32), best), reference)
+        squares = probe.run(
+            batch,
+            mixed(float32),
+            scale=2.0**best,
+            read=read_distance,
+            given=(reference, np.float64(2.0**-best)),
+            eager=True,
+        )
         return math.sqrt(squares) / norm if norm and math.isfinite(squares) else None
 
     before = error(())
@@ -124,23 +132,3 @@ def first_examples(batch: Sequence[Any], number: int) -> tuple[Any, ...]:
         None if part is None else keras.tree.map_structure(lambda leaf: leaf[:number], part)
         for part in batch
     )
-
-
-def _gradients(probe: Probe, batch: Any, precision: Precision, log2_scale: int = 0) -> Gradients:
-    scale = 2.0**log2_scale
-    taken = probe.run(batch, precision, scale=scale, read=read_weights, eager=True)
-    return {key: np.asarray(gradient) / np.float64(scale) for key, gradient in taken.items()}
-
-
-def _squares(gradients: Gradients) -> float:
-    return sum(float(np.vdot(each, each)) for each in gradients.values())
-
-
-def _distance(some: Gradients, others: Gradients) -> float:
-    total = 0.0
-    for key in {**some, **others}:
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = some.get(key, 0.0) - others.get(key, np.float64(0))
-        flat = np.ravel(difference)
-        total += float(np.vdot(flat, flat))
-    return total

@@ -124,6 +124,26 @@ def read_weights(taken: Pass, *_: Any) -> dict[str, Any]:
     return weights_by_key(taken)
 
 
+def read_distance(taken: Pass, weights: Mapping[str, Any], unscale: tf.Tensor) -> tf.Tensor:
+    """A `read` of how far all weights' gradients together are off.
+
+    Args:
+        taken: The pass.
+        weights: The reference's gradients by key.
+        unscale: float64 scalar that unscales a gradient.
+
+    Returns:
+        float64 scalar, the squared L2 norm of the difference.
+    """
+    found = weights_by_key(taken)
+    return tf.add_n(
+        [
+            sums.squared_distance(found.get(key, tf.zeros_like(reference)), reference, unscale)
+            for key, reference in weights.items()
+        ]
+    )
+
+
 def read_compared(
     taken: Pass, weights: Mapping[str, Any], calls: Mapping[str, Any], factors: Mapping[str, Any]
 ) -> dict[str, Any]:

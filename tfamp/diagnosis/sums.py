@@ -33,6 +33,17 @@ _FARTHEST = 2.0**54
 _SMALLEST_FLOAT32 = 2.0**-126
 
 
+def squared_distance(gradient: tf.Tensor, reference: tf.Tensor, unscale: tf.Tensor) -> tf.Tensor:
+    """Sum of the squares of what a weight's gradient is off, in float64; see `weight_sums`."""
+    return _distance_of_blocks(filled_up(gradient), filled_up(reference), unscale)
+
+
+@compiled
+def _distance_of_blocks(values: tf.Tensor, reference: tf.Tensor, unscale: tf.Tensor) -> tf.Tensor:
+    error = tf.cast(values, tf.float64) * unscale - tf.cast(reference, tf.float64)
+    return _sum(error * error)
+
+
 def squares(gradient: tf.Tensor) -> float:
     """Sum of the squares of a float64 gradient."""
     return 2 * float(tf.nn.l2_loss(gradient))
