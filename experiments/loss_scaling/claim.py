@@ -11,10 +11,10 @@ seeds each, beside float32.
 The window is measured operation by operation. The runs are compiled with XLA, which keeps float32
 between operations that it fuses: what their own step makes of the gradient is told beside it.
 
-Told of each scale: where it lies to the window of the first batch, and to what all windows
-have in common; the score less float32's, seed by seed; the error that was predicted, and the error
-that the runs had; and what tfamp's static mode did where steps were not finite. Written to
-claim.json and claim.png.
+Told of each scale: where it lies to the window of the first batch, and to what all windows that
+were found have in common; the score less float32's, seed by seed; the error that was predicted, and
+the error that the runs had; and what tfamp's static mode did where steps were not finite. Written
+to claim.json and claim.png.
 """
 
 from __future__ import annotations
@@ -61,20 +61,22 @@ def run(given: Given, folder: Path) -> None:
         results.runs.pop("windows", None)
     measured = results.run("windows", lambda: windows(workload, seeds[0], scales))
     for look in measured["looks"]:
-        print(f"window after {look['step']} float32 steps: {in_words(look['window'])}")
+        told = in_words(look["window"]) if look["window"] else f"none: {look['why']}"
+        print(f"window after {look['step']} float32 steps: {told}")
     advised = measured["looks"][0]["advice"]["static_scale"]
     wanted = {*trained, *([] if advised is None else [round(math.log2(advised))])}
     scalings = [Scaling(FLOAT32), *statics(sorted(wanted))]
     cells = [Cell(workload, scaling, seed) for scaling in scalings for seed in seeds]
     runs = comparison.runs_of(cells, results)
     rows = comparison.table(cells, runs)
-    first, common = measured["looks"][0]["window"], measured["common"]
+    first = measured["looks"][0]["window"]
+    common = measured["common"] = in_common(look["window"] for look in measured["looks"])
     predicted = {point["log2_scale"]: point for point in measured["looks"][0]["points"]}
     compiled = {p["log2_scale"]: p for p in measured["looks"][0]["compiled_points"]}
     float32 = {run["seed"]: run["score"] for run in runs if run["scaling"] == FLOAT32}
     for row in rows:
         own = [run for run in runs if run["scaling"] == row["scaling"]]
-        row["less_than_float32"] = comparison.rounded(
+        row["score_minus_float32"] = comparison.rounded(
             comparison.spread(run["score"] - float32[run["seed"]] for run in own)
         )
         if row["settings"]["kind"] != STATIC:
@@ -113,7 +115,6 @@ def windows(workload: Workload, seed: int, log2_scales: Sequence[int]) -> dict[s
         `log2_scales`: those tried. `looks`: of each `step`, the `window` or null with `why`, the
         `advice`, `points`, the whole gradient's error by scale, and `compiled_points`, that of the
         step as XLA compiles it.
-        `common`: the scales in every window; null where none is.
     """
     looks = []
 
@@ -139,19 +140,18 @@ def windows(workload: Workload, seed: int, log2_scales: Sequence[int]) -> dict[s
         )
 
     training.run(workload, Scaling(FLOAT32), seed, look=look)
-    common = in_common([each["window"] for each in looks])
-    found = {"workload": workload.name, "log2_scales": list(log2_scales)}
-    return comparison.rounded({**found, "looks": looks, "common": common})
+    found = {"workload": workload.name, "log2_scales": list(log2_scales), "looks": looks}
+    return comparison.rounded(found)
 
 
 def in_common(found: Iterable[Mapping[str, Any] | None]) -> dict[str, Any] | None:
-    """The scales that are in every window."""
-    there = list(found)
-    if None in there:
+    """The scales that are in every window that there is; None where no scale is."""
+    there = [window for window in found if window is not None]
+    if not there:
         return None
-    low = max(window["log2_min"] for window in there if window)
-    high = min(window["log2_max"] for window in there if window)
-    is_open = all(window["is_open"] for window in there if window)
+    low = max(window["log2_min"] for window in there)
+    high = min(window["log2_max"] for window in there)
+    is_open = all(window["is_open"] for window in there)
     return {"log2_min": low, "log2_max": high, "is_open": is_open} if low <= high else None
 
 

@@ -122,12 +122,13 @@ def spread(values: Iterable[float | None]) -> dict[str, float] | None:
 
 
 def rounded(value: Any) -> Any:
-    """JSON types with floats of few digits."""
+    """JSON types with fractions of few digits."""
     if isinstance(value, Mapping):
         return {key: rounded(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [rounded(each) for each in value]
-    if isinstance(value, float) and math.isfinite(value):
+    # Powers of two stay what they are.
+    if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
         return float(f"{value:.{_DIGITS}g}")
     return value
 

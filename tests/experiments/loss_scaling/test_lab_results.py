@@ -164,7 +164,8 @@ def test_a_row_tells_mean_and_range_over_the_seeds():
     [
         ([(4, 20, True), (8, 24, True), (2, 22, False)], (8, 20, False)),
         ([(4, 10, False), (12, 20, False)], None),
-        ([(4, 10, False), None], None),
+        ([(4, 10, False), None], (4, 10, False)),
+        ([None], None),
     ],
 )
 def test_what_windows_have_in_common(found, common):

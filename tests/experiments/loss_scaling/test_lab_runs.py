@@ -10,13 +10,15 @@ import pytest
 
 from experiments.loss_scaling import __main__ as lab
 from experiments.loss_scaling import (
+    claim,
     failure,
     gradient_error,
     results_file,
+    strategies,
     training,
 )
 from experiments.loss_scaling.scalings import AUTO, DYNAMIC, FLOAT32, NONE, STATIC, Scaling
-from experiments.loss_scaling.workloads import Detector
+from experiments.loss_scaling.workloads import Classifier, Detector
 
 ROOT = Path(__file__).parents[3]
 TINY = dataclasses.replace(Detector(), **Detector.QUICK)
@@ -150,6 +152,23 @@ def test_a_part_makes_its_results_and_then_keeps_them(part, pictures, tmp_path, 
     assert json.loads((tmp_path / f"{part}.json").read_text()) == told
 
 
+def test_committed_results_are_of_the_runs_that_the_lab_makes():
+    for part, workloads in (
+        (strategies, [Detector(), Classifier()]),
+        (claim, [Detector()]),
+    ):
+        told = json.loads((ROOT / results_file.FOLDER / part.FILE).read_text())
+        assert told["schema_version"] == results_file.SCHEMA_VERSION
+        assert told["settings"]["workloads"] == [each.settings() for each in workloads]
+    told = json.loads((ROOT / results_file.FOLDER / strategies.FILE).read_text())
+    names = [(row["workload"], row["scaling"]) for row in told["table"]]
+    assert names == [
+        (workload, scaling.name)
+        for workload in ("detector", "resnet20")
+        for scaling in strategies.SCALINGS
+    ]
+
+
 def test_what_the_committed_failure_shows():
     told = json.loads((ROOT / results_file.FOLDER / failure.FILE).read_text())
     scores = {(row["workload"], row["scaling"]): row["score"] for row in told["table"]}
@@ -158,3 +177,19 @@ def test_what_the_committed_failure_shows():
     assert none["high"] < float32["low"] / 2 and none["high"] < dynamic["low"] / 2
     lost = told["underflow_by_layer"]
     assert min(lost["none"]["all"][1:]) > 0.99 > 0.1 > max(lost["dynamic from 2^15"]["all"][1:])
+
+
+def test_what_the_committed_claim_shows():
+    told = json.loads((ROOT / results_file.FOLDER / claim.FILE).read_text())
+    rows = {row["settings"]["log2_scale"]: row for row in told["table"]}
+    float32 = rows.pop(None)["score"]
+    (advised,) = [row for row in rows.values() if row["is_advised"]]
+    assert advised["place_in_common_window"] == advised["place_in_first_window"] == "inside"
+    # As good as float32 in each seed, within what seeds differ by.
+    assert abs(advised["score_minus_float32"]["mean"]) < float32["high"] - float32["low"]
+    above = [row for row in rows.values() if row["place_in_first_window"] == "above"]
+    assert above and all(row["score"]["high"] < float32["low"] / 2 for row in above)
+    # The error below the lower wall is the predicted one, within what seeds differ by.
+    for row in rows.values():
+        if row["place_in_first_window"] == "below":
+            assert 0.5 < row["error_at_first_step"]["mean"] / row["predicted_error"] < 2
