@@ -222,7 +222,7 @@ def test_the_custom_scalars_tab_has_the_layout(ask, runs):
         "Did it learn": ["Accuracy", "Loss"],
         "What loss scaling did": [
             "Loss scale, as a power of two (log2)", "Skipped steps", "Gradient norm, unscaled",
-            "Share of zero gradients",
+            "Share of zero gradients", "Share of gradient entries that float16 loses",
         ],
         "What it cost": ["Step time (ms)", "Device memory peak (bytes)", "Examples per second"],
     }  # fmt: skip

@@ -256,8 +256,8 @@ def test_keras_own_loss_scale_and_none_at_all(wrapper):
     assert next(iter(found.layers.values())).lost == lost > 0
 
 
-def test_replicas_count_their_own_parts_and_are_summed():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+def test_replicas_count_their_own_parts_and_are_summed(two_replicas):
+    strategy = two_replicas
     keras.config.set_dtype_policy(FLOAT16)
     with strategy.scope():
         model = keras.Sequential([keras.Input([25]), keras.layers.Dense(1, use_bias=False)])

@@ -90,6 +90,7 @@ def test_the_layout_opens_on_what_matters(summaries):
             ],
             "Gradient norm, unscaled": ["^grad/global_norm(/.+)?$"],
             "Share of zero gradients": ["^grad/zero_fraction(/.+)?$"],
+            "Share of gradient entries that float16 loses": ["^underflow/lost_fraction(/.+)?$"],
         },
         "What it cost": {
             "Step time (ms)": ["^time/step_ms(/.+)?$"],

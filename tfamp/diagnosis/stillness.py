@@ -42,8 +42,7 @@ class Stillness:
             self._seeds = [(state, np.array([seed, i])) for i, state in enumerate(states)]
 
     def begin(self) -> None:
-        """Puts all as it was, and the seeds to where a pass begins."""
-        self.restore()
+        """Puts the seeds to where a pass begins; all else is as it was, or was put back."""
         for state, value in self._seeds:
             state.assign(tf.cast(value, state.dtype))
 

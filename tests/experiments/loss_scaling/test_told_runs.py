@@ -37,11 +37,11 @@ def results(tmp_path, monkeypatch):
         row("none", "none", workload="resnet20"),
     ]  # fmt: skip
     claim = [
-        row("float32", "float32", gradient_error=None, less_than_float32=spread(0.0)),
-        row("static 2^4", "static", less_than_float32=spread(-0.12, -0.2, -0.05),
+        row("float32", "float32", gradient_error=None, score_minus_float32=spread(0.0)),
+        row("static 2^4", "static", score_minus_float32=spread(-0.12, -0.2, -0.05),
             place_in_first_window="below", place_in_common_window="below",
             predicted_error=0.21, error_at_first_step=spread(0.2)),
-        row("static 2^28", "static", less_than_float32=spread(-0.5),
+        row("static 2^28", "static", score_minus_float32=spread(-0.5),
             place_in_first_window="above", place_in_common_window=None,
             predicted_error=None, error_at_first_step=None),
     ]  # fmt: skip
@@ -57,7 +57,7 @@ def results(tmp_path, monkeypatch):
     }
     for name, content in (
         ("strategies", {"table": strategies}),
-        ("claim", {"table": claim, "runs": {"windows": windows}}),
+        ("claim", {"table": claim, "windows": windows["looks"], "common_window": windows["common"]}),
         ("failure", failure),
     ):  # fmt: skip
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
@@ -71,8 +71,21 @@ def results(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
+        ("strategies.detector", "| float32 | 0 | is fixed | not measured | 54.9 % |"),
+        ("strategies.detector", "| no scale | 0 | is fixed | 37.6 % (30.0 % to 50.0 %) | 54.9 % |"),
+        ("strategies.detector", "| static 2¹² | 0 | is fixed | 3.1 % | 54.9 % |"),
+        ("strategies.detector",
+         "| dynamic from 2²⁴, growth 200 | 15 (14 to 16) | 14 | 3.1 % | 54.9 % |"),
+        ("strategies.detector", "| `--loss_scale=auto` | 0 | never | 3.1 % | 54.9 % |"),
+        ("strategies.resnet20", "| no scale | 0 | is fixed | 3.1 % | 54.9 % |"),
         ("failure.table", "| no scale | 54.9 % | 0 | 37.6 % (30.0 % to 50.0 %) |"),
         ("failure.table", "| float32, head alone | 54.9 % | 0 | 3.1 % |"),
+        ("claim.windows", "| 0 | 2¹¹ to 2²⁸ or more |"),
+        ("claim.windows", "| 1,500 | none |"),
+        ("claim.table", "| float32 |  |  |  |  | 0 | +0.0 |"),
+        ("claim.table",
+         "| static 2⁴ | below | below | 21.0 % | 20.0 % | 0 | -12.0 (-20.0 to -5.0) |"),
+        ("claim.table", "| static 2²⁸ | above |  | not finite | not measured | 0 | -50.0 |"),
     ],
 )  # fmt: skip
 def test_a_row_of_a_table(name, line):
@@ -82,8 +95,15 @@ def test_a_row_of_a_table(name, line):
 
 
 @pytest.mark.usefixtures("results")
+def test_a_workload_has_its_own_rows():
+    lines = told_runs.values()["strategies.resnet20"]().strip().splitlines()
+    assert len(lines) == 3 and "validation accuracy" in lines[0]
+
+
+@pytest.mark.usefixtures("results")
 def test_single_numbers():
     told = {name: value() for name, value in told_runs.values().items() if "table" not in name}
     assert told["failure.untrained"] == "1.0 %"
     assert (told["failure.lost"], told["failure.lost_later"]) == ("58.2 %", "70.0 %")
     assert told["failure.later"] == "60"
+    assert told["claim.common"] == "2¹¹ to 2²⁸"
