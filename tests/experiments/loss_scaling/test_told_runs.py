@@ -55,9 +55,10 @@ def results(tmp_path, monkeypatch):
         "chance": {"untrained": spread(0.01), "constant": 0.08},
         "underflow_by_layer": {"none": {"steps": [0, 60], "all": [0.58175, 0.7], "layers": {}}},
     }
+    claimed = {"table": claim, "windows": windows["looks"], "common_window": windows["common"]}
     for name, content in (
         ("strategies", {"table": strategies}),
-        ("claim", {"table": claim, "windows": windows["looks"], "common_window": windows["common"]}),
+        ("claim", claimed),
         ("failure", failure),
     ):  # fmt: skip
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
