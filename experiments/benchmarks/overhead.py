@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import arguments
+import results
 from absl import flags
 from interleave import Turns, paired_ratios
 
@@ -140,8 +138,6 @@ def main() -> None:
         if policy not in config_lib.POLICIES:
             raise unknown_name("policy", policy, config_lib.POLICIES, "policies")
     startup.import_tensorflow()
-    from tfamp.run import provenance
-    from tfamp.telemetry import memory
 
     report = {
         "command": " ".join(["python", *sys.argv]),
@@ -150,17 +146,13 @@ def main() -> None:
         "batch_size": values.batch_size,
         "model": "resnet20",
         "dataset": "fashion_mnist_mini",
-        "device": memory.device_name(memory.training_device()),
-        "cpu_count": os.cpu_count(),
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
+        **results.measured_on(),
         "policies": {
             policy: measure(policy, values.rounds, values.steps, values.batch_size)
             for policy in values.policies
         },
     }
-    if values.out:
-        Path(values.out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    results.write(report, values.out)
 
 
 if __name__ == "__main__":

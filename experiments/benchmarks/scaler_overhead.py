@@ -14,15 +14,13 @@ median of 1.02 or less.
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import arguments
+import results
 from absl import flags
 
 from tfamp.training import startup
@@ -108,8 +106,6 @@ def summary(ratios: list[float]) -> dict:
 def main() -> None:
     startup.import_tensorflow(float16=True)
     from tfamp.precision.policy import global_policy
-    from tfamp.run import provenance
-    from tfamp.telemetry import memory
 
     values = flags.FLAGS
     names = [(loop, whose) for loop in ("fit", "custom") for whose in ("keras", "tfamp")]
@@ -148,14 +144,10 @@ def main() -> None:
         "policy": "mixed_float16",
         "jit_compile": values.jit_compile,
         "dataset": "fashion_mnist_mini",
-        "device": memory.device_name(memory.training_device()),
-        "cpu_count": os.cpu_count(),
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
+        **results.measured_on(),
         "loops": loops,
     }
-    if values.out:
-        Path(values.out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    results.write(report, values.out)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import arguments
+import results
 from absl import flags
 from interleave import Turns, paired_ratios
 
@@ -119,8 +117,6 @@ def measure(loop: str, of: str) -> dict:
 def main() -> None:
     values = flags.FLAGS
     startup.import_tensorflow(float16=True)
-    from tfamp.run import provenance
-    from tfamp.telemetry import memory
 
     report = {
         "command": " ".join(["python", *sys.argv]),
@@ -131,14 +127,10 @@ def main() -> None:
         "model": "resnet20",
         "dataset": "fashion_mnist_mini",
         "policy": "mixed_float16",
-        "device": memory.device_name(memory.training_device()),
-        "cpu_count": os.cpu_count(),
-        "versions": provenance.versions(),
-        "git_revision": provenance.git_revision(),
+        **results.measured_on(),
         "loops": {loop: {of: measure(loop, of) for of in values.of} for loop in values.loops},
     }
-    if values.out:
-        Path(values.out).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    results.write(report, values.out)
 
 
 if __name__ == "__main__":
