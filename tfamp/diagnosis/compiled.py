@@ -12,8 +12,8 @@ import tensorflow as tf
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Has XLA compile a function of tensors: one loop over memory instead of one per operation.
 
-    A `tf.function` would run as plain Python inside a probe's pass, which inlines those of the
-    model; a concrete function does not.
+    Traces are kept here, by shape: a `tf.function` that is called with a dozen shapes in a row, as
+    layers have them, warns the user of its retracing.
 
     Args:
         function: Takes tensors by place, and by keyword what is fixed at compilation.

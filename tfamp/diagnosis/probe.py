@@ -7,8 +7,9 @@ stand on it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -251,14 +252,12 @@ class Probe:
         return dtype if dtypes & set(SIXTEEN_BITS) else None
 
     def _allowed(self, precision: Precision) -> Precision:
-        layers: Mapping[str, str] = {
+        layers = {
             path: dtype
             for path, dtype in precision.computes_in.items()
             if not (dtype == "float64" and path in self._not_in_float64)
         }
-        return Precision(
-            precision.name, layers, precision.inputs, precision.loss, precision.only_forward
-        )
+        return dataclasses.replace(precision, computes_in=layers)
 
     def _give_up_float64(self, failed: LayerFailed, precision: Precision) -> None:
         path = failed.path

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfamp.precision.layer_internals import draws_anew
+
 
 class Trace(NamedTuple):
     """A traced function.
@@ -65,7 +67,7 @@ def trace(function: Callable[..., Any], like: Any, jit_compile: bool) -> Trace:
             lambda value: next(values) if value is _HERE else value, structures[-1]
         )
 
-    drawing = {op.type for op in concrete.graph.get_operations() if _draws_anew(op)}
+    drawing = {op.type for op in concrete.graph.get_operations() if draws_anew(op)}
     return Trace(call, sorted(drawing))
 
 
@@ -74,8 +76,3 @@ _HERE = object()
 
 def _tensors(structure: Any) -> list[tf.Tensor]:
     return [leaf for leaf in keras.tree.flatten(structure) if leaf is not None]
-
-
-def _draws_anew(operation: tf.Operation) -> bool:
-    names = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial")
-    return operation.op_def.is_stateful and operation.type.startswith(names)

@@ -108,6 +108,15 @@ def loss_dtype(dtype: str) -> Iterator[None]:
         keras.losses.Loss.dtype = own
 
 
+def draws_anew(operation: tf.Operation) -> bool:
+    """Whether an operation draws other numbers each time it runs, from a state in its kernel.
+
+    By the names of stateful operations: tensorflow 2.21, core/ops/random_ops.cc.
+    """
+    names = ("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial")
+    return operation.op_def.is_stateful and operation.type.startswith(names)
+
+
 Draw = Callable[[Callable[[str], tf.Tensor], str, bool], tf.Tensor]
 _DRAWS = ("normal", "uniform", "truncated_normal", "gamma", "binomial", "beta")
 

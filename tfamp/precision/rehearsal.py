@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from tfamp.precision import layer_internals
 from tfamp.precision.gradients import Gradient
 
 # Replicas are traced in a thread each, and each rehearses by itself.
@@ -23,18 +24,8 @@ _lock = threading.Lock()
 # How many rehearsals there are at a time, of each object whose methods stand aside.
 _open: dict[int, int] = {}
 
-# What TensorFlow's own generators are called in a graph: they draw anew each time they run.
-_DRAWING = (
-    "Multinomial",
-    "RandomGamma",
-    "RandomShuffle",
-    "RandomStandardNormal",
-    "RandomUniform",
-    "RandomUniformInt",
-    "RngReadAndSkip",
-    "RngSkip",
-    "TruncatedNormal",
-)
+# What a `tf.random.Generator` is read and moved on by, in a graph.
+_OF_GENERATORS = ("RngReadAndSkip", "RngSkip")
 
 
 class Way(NamedTuple):
@@ -285,7 +276,7 @@ def _check_operations(operations: Sequence[tf.Operation]) -> None:
                 "undone where a step is rehearsed to see what float16 loses. Keep it in a "
                 "keras.Variable (add_weight), or leave underflow_every out."
             )
-        if operation.type in _DRAWING:
+        if layer_internals.draws_anew(operation) or operation.type in _OF_GENERATORS:
             raise ValueError(
                 f"The train_step draws from TensorFlow's own random generators ({operation.name}), "
                 "which go on where a step is rehearsed to see what float16 loses. Draw with "

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from tfamp.run.errors import InputError, setting, unknown_name
 from tfamp.run.ranges import Range, written
@@ -166,22 +166,35 @@ class Patterns(Kind):
                 ) from error
 
 
-class StepRange(Kind):
-    """The first and the last of some steps."""
+class _FirstAndLast(Kind):
+    """Two whole numbers, with a sign between them.
 
-    form = "two whole numbers, A,B"
+    Attributes:
+        sign: The sign.
+        such_as: What an error adds, an example.
+    """
+
+    sign: ClassVar[str]
+    such_as: ClassVar[str] = ""
 
     def read(self, text: str) -> tuple[int, int]:
         """See `Kind`."""
         try:
-            first, last = map(int, text.split(","))
+            first, last = map(int, text.split(self.sign))
         except ValueError:
-            raise ValueError("it must be two whole numbers A,B.") from None
+            raise ValueError(f"it must be two whole numbers A{self.sign}B{self.such_as}.") from None
         return first, last
 
     def write(self, value: Any) -> str:
         """See `Kind`."""
-        return f"{value[0]},{value[1]}"
+        return f"{value[0]}{self.sign}{value[1]}"
+
+
+class StepRange(_FirstAndLast):
+    """The first and the last of some steps."""
+
+    form = "two whole numbers, A,B"
+    sign = ","
 
     def check(self, name: str, value: Any) -> None:
         """See `Kind`."""
@@ -194,7 +207,7 @@ class StepRange(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Exponents(Kind):
+class Exponents(_FirstAndLast):
     """The first and the last of some whole numbers, of powers of two.
 
     Attributes:
@@ -204,18 +217,8 @@ class Exponents(Kind):
     range: Range
 
     form = "two whole numbers, A:B"
-
-    def read(self, text: str) -> tuple[int, int]:
-        """See `Kind`."""
-        try:
-            first, last = map(int, text.split(":"))
-        except ValueError:
-            raise ValueError("it must be two whole numbers A:B, such as 0:24.") from None
-        return first, last
-
-    def write(self, value: Any) -> str:
-        """See `Kind`."""
-        return f"{value[0]}:{value[1]}"
+    sign = ":"
+    such_as = ", such as 0:24"
 
     def check(self, name: str, value: Any) -> None:
         """See `Kind`."""
