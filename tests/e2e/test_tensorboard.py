@@ -234,4 +234,9 @@ def test_the_custom_scalars_tab_has_the_layout(ask, runs):
                     folder = "validation" if pattern.startswith("^validation") else "train"
                     answer = ask("custom_scalars/scalars", run=f"run_{loop}/{folder}", tag=pattern)
                     assert answer["regex_valid"], pattern
-                    assert sum(len(x) for x in answer["tag_to_events"].values()) >= 2, pattern
+                    points = sum(len(x) for x in answer["tag_to_events"].values())
+                    if records.UNDERFLOW in pattern:
+                        # These runs have no meter: tests/telemetry/test_underflow_rows.py has one.
+                        assert points == 0, pattern
+                    else:
+                        assert points >= 2, pattern
