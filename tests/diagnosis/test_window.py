@@ -52,6 +52,16 @@ def test_a_lucky_scale_is_not_the_floor_of_the_others():
     assert found(3.0, 1.7, 0.7, 0.85, 0.92, 0.96, 0.98, 1.0, 1.0, 1.0, None) == (2, 9, False)
 
 
+def test_a_lucky_scale_apart_from_the_valley_is_not_the_window():
+    # A normalisation's gamma, measured: at 2^0 what underflowed cancelled by chance.
+    slope, plateau = [4.09e-4, 5.87e-4, 5.25e-4, 4.41e-4, 4.56e-4, 4.62e-4], [4.67e-4] * 15
+    assert found(*slope, *plateau, None) == (3, 20, False)
+
+
+def test_of_two_runs_as_long_the_better_one_is_the_window():
+    assert found(1.05, 1.0, 1.9, 1.06, 1.07, None) == (0, 1, False)
+
+
 def test_a_bump_of_luck_does_not_cut_the_window():
     assert found(4.0, 1.0, 1.0, 1.105, 1.0, 1.0, None) == (1, 5, False)
 
@@ -66,6 +76,7 @@ def test_an_error_that_grows_without_overflow_ends_the_window():
 
 def test_an_overflow_between_two_valleys_ends_the_window():
     assert found(0.5, 0.1, None, 0.1, 0.1) == (1, 1, False)
+    assert found(0.5, None, 0.1, 0.1) == (2, 3, True)
 
 
 def test_total_underflow_is_no_valley():

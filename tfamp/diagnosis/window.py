@@ -50,11 +50,12 @@ class Bounds(NamedTuple):
 
 
 def window_of(curve: Curve) -> Window | None:
-    """The run of scales around the best at which the error is within 10 % of the valley's floor.
+    """The longest run of scales at which the error is within 10 % of the valley's floor.
 
     Scaling by a power of two rounds nothing, so where nothing underflows the error is the same at
     each scale, to the bit. Next to the underflow wall it moves by luck, which may make one scale
-    the best by far; so the floor is what the valley has, not the one smallest error.
+    the best by far, and the next ones worse; so the floor is what the valley has, not the one
+    smallest error, and the window is the valley, not what lies around that one.
 
     Args:
         curve: The layer's error over the scales.
@@ -74,13 +75,28 @@ def window_of(curve: Curve) -> Window | None:
         inside or (is_bump(errors, known, place) and errors[place] <= _BUMP * allowed)  # type: ignore[operator]
         for place, inside in enumerate(known)
     ]
-    best = min((e, place) for place, e in enumerate(errors) if e is not None and is_in[place])[1]
-    first = last = best
-    while first > 0 and is_in[first - 1]:
-        first -= 1
-    while last + 1 < len(scales) and is_in[last + 1]:
-        last += 1
+    first, last = _longest_run(is_in, errors)
     return Window(log2_min=scales[first], log2_max=scales[last], is_open=last + 1 == len(scales))
+
+
+def _longest_run(is_in: Sequence[bool], errors: Sequence[float | None]) -> tuple[int, int]:
+    """The first and the last place of the longest run; of two as long, of that with less error.
+
+    Beyond an overflow none is looked for where there is one below it.
+    """
+    runs: list[list[int]] = []
+    is_ended = False
+    known = {place: error for place, error in enumerate(errors) if error is not None}
+    for place, inside in enumerate(is_in):
+        is_ended |= bool(runs) and place not in known
+        if not inside or is_ended:
+            continue
+        if place and is_in[place - 1]:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    longest = max(runs, key=lambda run: (len(run), -min(known[place] for place in run)))
+    return longest[0], longest[-1]
 
 
 def is_bump(errors: Sequence[float | None], known: Sequence[bool], place: int) -> bool:
