@@ -172,8 +172,10 @@ def test_what_happens_inside_a_loop_is_said_to_be_unseen(kind):
         exact = gradients(probe.run((series, Y), probe.everywhere("float64")))
         half = gradients(probe.run((series, Y), probe.mixed("float16")))
         single = gradients(probe.run((series, Y), probe.mixed("float32")))
+        forward = gradients(probe.run((series, Y), probe.mixed("float16", only_forward=True)))
     assert error(single, exact) < 1e-5
     assert 1e-5 < error(half, exact) < 0.05
+    assert 1e-5 < error(forward, exact) < 0.05
     assert any("loop" in sentence for sentence in probe.left_out)
 
 

@@ -161,7 +161,7 @@ class Probe:
                 shapes: give the same function again, not a new lambda.
             given: Structures of tensors for `read`.
             eager: Without a trace, which costs seconds, where a precision is used once; XLA takes
-                no part in it.
+                no part in it. So is every pass whose precision is `only_forward`.
 
         Returns:
             What `read` returned, with NumPy arrays for tensors.
@@ -210,7 +210,8 @@ class Probe:
                 self._still.restore()
 
     def _taken(self, arguments: Any, precision: Precision, read: Read | None, eager: bool) -> Any:
-        if eager or self._runs_eagerly:
+        # In a trace a loop's gradient is a loop, of the dtype of its way forward.
+        if eager or self._runs_eagerly or precision.only_forward:
             return self._pass(precision, read, *arguments)
         key = (precision.key, read, tracing.shapes(arguments))
         if key not in self._traces:
